@@ -1,0 +1,299 @@
+//! The heart: a container is a process, and mechanisms shape its world.
+//!
+//! ```text
+//! parent  prepare₁ … prepareₙ  clone3  attach₁ … attachₙ  release           wait  cleanupₙ … cleanup₁
+//! child                           └──────── waits ───────────┴ enter₁ … enterₙ  exec …… exit
+//! ```
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Pid, Uid, chdir, pipe2, setgid, setgroups, setuid};
+
+use crate::command;
+use crate::error::{Failure, Result, exit_code};
+use crate::explain::{self, shell, step};
+use crate::kernel::{self, Clone};
+use crate::wait::{Child, Signals};
+
+/// What a container will be. The command line says the first of it, every
+/// mechanism's `prepare` adds its part, and whoever owns the right moment
+/// carries it out.
+#[derive(Debug)]
+pub struct Container {
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+    /// The command's environment.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// The new namespaces it is born into.
+    pub namespaces: CloneFlags,
+    /// Its own host name; `None`: the host's.
+    pub hostname: Option<String>,
+    /// The directory that becomes its `/`, absolute; `None`: the host's `/`.
+    pub rootfs: Option<PathBuf>,
+    /// Whom the command runs as; `None`: whoever started the runtime.
+    pub user: Option<User>,
+    /// Where the command starts, seen from inside; `None`: wherever it is.
+    pub working_dir: Option<PathBuf>,
+}
+
+/// The three kinds of ids that decide what a process may do. (credentials(7))
+#[derive(Debug, PartialEq)]
+pub struct User {
+    /// User id.
+    pub uid: Uid,
+    /// Primary group id.
+    pub gid: Gid,
+    /// Supplementary group ids, all of them.
+    pub groups: Vec<Gid>,
+}
+
+impl Container {
+    /// A container like its host in everything: just a process that runs `command`.
+    pub fn new(command: Vec<OsString>) -> Container {
+        Container {
+            command,
+            environment: std::env::vars_os().collect(),
+            namespaces: CloneFlags::empty(),
+            hostname: None,
+            rootfs: None,
+            user: None,
+            working_dir: None,
+        }
+    }
+}
+
+// ANCHOR: mechanism
+/// One mechanism of one day. Its fields are its command-line flags; its
+/// behaviour is four moments in a container's life.
+pub trait Mechanism {
+    /// Parent, before the child exists: check the flags, and make what the child
+    /// will be born into. Host paths are opened here.
+    fn prepare(&mut self, _container: &mut Container) -> Result<()> {
+        Ok(())
+    }
+    /// Parent; the child exists in its namespaces and waits: reach into it by pid.
+    fn attach(&mut self, _container: &mut Container, _child: Pid) -> Result<()> {
+        Ok(())
+    }
+    /// Child, inside its namespaces, before exec: shape the world from within.
+    /// What it changes in `container` stays in the child.
+    fn enter(&mut self, _container: &mut Container) -> Result<()> {
+        Ok(())
+    }
+    /// Parent, once the child is gone, or when an earlier moment failed: undo.
+    fn cleanup(&mut self, _container: &Container) -> Result<()> {
+        Ok(())
+    }
+}
+// ANCHOR_END: mechanism
+
+/// The mechanisms of one run, in the order of their days.
+pub type Mechanisms = [Box<dyn Mechanism>];
+
+// ANCHOR: run
+/// Runs `container` from its first moment to its last. Returns the command's
+/// exit code: its own, or 128+n when signal n killed it.
+///
+/// `cleanup` runs in reverse over every mechanism whose `prepare` was called,
+/// whatever happened in between.
+pub fn run(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> {
+    // Before anything is made: from here on a signal can no longer end the
+    // runtime between two steps, with the second half undone.
+    let signals = Signals::block()?;
+    let mut prepared = 0;
+    let outcome = prepare(&mut container, mechanisms, &mut prepared)
+        .and_then(|()| start(&mut container, mechanisms, &signals))
+        .and_then(|child| child.wait(&signals));
+    // One that fails does not keep the others from cleaning up.
+    let undone = (mechanisms[..prepared].iter_mut().rev())
+        .map(|mechanism| mechanism.cleanup(&container))
+        .fold(Ok(()), Result::and);
+    match (outcome, undone) {
+        (Ok(code), Err(error)) => {
+            Err(error.context(format!("the command exited with {code}, cleaning up failed")))
+        }
+        (Err(error), Err(more)) => Err(error.context(format!("cleaning up failed too ({more:#})"))),
+        (outcome, Ok(())) => outcome,
+    }
+}
+// ANCHOR_END: run
+
+fn prepare(container: &mut Container, mechanisms: &mut Mechanisms, prepared: &mut usize) -> Result<()> {
+    for mechanism in mechanisms {
+        *prepared += 1;
+        mechanism.prepare(container)?;
+    }
+    Ok(())
+}
+
+// ANCHOR: start
+/// Makes the child, and returns once it has become the command.
+fn start(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signals) -> Result<Child> {
+    // Two pipes. The child waits at the gate until it is released. Its report is
+    // empty when all went well: the kernel closes it at exec (O_CLOEXEC).
+    let (gate, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+    let (report, reporter) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+
+    let namespaces = container.namespaces;
+    let day = if namespaces.is_empty() { 1 } else { 2 };
+    let cloned = step(day, || describe_clone(namespaces), || kernel::clone3(namespaces))?;
+    let child = match cloned {
+        Clone::Parent(pid, pidfd) => Child::new(pid, pidfd),
+        Clone::Child => {
+            // Only the parent may hold these ends: their closing tells that it died.
+            drop((release, report));
+            become_the_command(container, mechanisms, signals, gate, reporter)
+        }
+    };
+    drop((gate, reporter));
+
+    for mechanism in mechanisms.iter_mut() {
+        mechanism.attach(container, child.pid)?;
+    }
+    let mut release = File::from(release);
+    let describe = || ("write(gate): the child may go on".into(), "a fork would not have waited".into());
+    // A child that is gone already cannot be released; its report says why.
+    let _ = step(1, describe, || release.write_all(b"!"));
+    let mut failure = Vec::new();
+    File::from(report).read_to_end(&mut failure).context("read the child's report")?;
+    match failure.split_first() {
+        None => Ok(child),
+        Some((&exit_code, message)) => {
+            let message = String::from_utf8_lossy(message).into_owned();
+            Err(Failure { exit_code, message }.into())
+        }
+    }
+}
+// ANCHOR_END: start
+
+/// The child's side: never returns. Either it becomes the command, or it
+/// reports and exits.
+fn become_the_command(
+    container: &mut Container,
+    mechanisms: &mut Mechanisms,
+    signals: &Signals,
+    gate: OwnedFd,
+    reporter: OwnedFd,
+) -> ! {
+    explain::in_child();
+    let outcome =
+        report_panics(&reporter).and_then(|()| enter(container, mechanisms, signals, gate, &reporter));
+    let Err(error) = outcome;
+    report(File::from(reporter), exit_code(&error), &format!("{error:#}"))
+}
+
+// ANCHOR: enter
+fn enter(
+    container: &mut Container,
+    mechanisms: &mut Mechanisms,
+    signals: &Signals,
+    gate: OwnedFd,
+    reporter: &OwnedFd,
+) -> Result<Infallible> {
+    // End of file instead of a byte: the parent gave up, or died.
+    File::from(gate).read_exact(&mut [0]).context("the runtime ended before the container was ready")?;
+    die_with_the_parent(reporter)?;
+
+    for mechanism in mechanisms {
+        mechanism.enter(container)?;
+    }
+    if let Some(user) = &container.user {
+        assume(user)?;
+        // Changing the user id made the kernel forget it. (prctl(2))
+        die_with_the_parent(reporter)?;
+    }
+    if let Some(dir) = &container.working_dir {
+        step(3, || (format!("chdir({dir:?})"), format!("cd {}", shell(dir))), || chdir(dir))?;
+    }
+    signals.restore()?;
+    command::exec(&container.command, &container.environment)
+}
+// ANCHOR_END: enter
+
+/// Has the kernel kill this process when the runtime dies, also by SIGKILL. In
+/// a pid namespace of its own this is PID 1, and all others die with it.
+fn die_with_the_parent(reporter: &OwnedFd) -> Result<()> {
+    let describe = || ("prctl(PR_SET_PDEATHSIG, SIGKILL)".into(), "setpriv --pdeathsig KILL".into());
+    step(1, describe, || set_pdeathsig(Signal::SIGKILL))?;
+    // That works from now on. Was it too late already? Then nobody holds the
+    // other end of the report any more. (getppid(2) cannot tell: for PID 1 it is
+    // 0, parent or not.)
+    let mut fds = [PollFd::new(reporter.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).context("poll the report pipe")?;
+    if fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
+        bail!("the runtime died");
+    }
+    Ok(())
+}
+
+/// Gives up this process's identity for `user`'s. Groups first: whoever is no
+/// longer root may not change them.
+fn assume(user: &User) -> Result<()> {
+    let describe = || {
+        let User { uid, gid, groups } = user;
+        let list: Vec<String> = groups.iter().map(Gid::to_string).collect();
+        let by_hand = match list.as_slice() {
+            [] => format!("setpriv --reuid={uid} --regid={gid} --clear-groups"),
+            list => format!("setpriv --reuid={uid} --regid={gid} --groups={}", list.join(",")),
+        };
+        (format!("setgroups([{}]), setgid({gid}), setuid({uid})", list.join(", ")), by_hand)
+    };
+    step(3, describe, || {
+        setgroups(&user.groups)?;
+        setgid(user.gid)?;
+        setuid(user.uid)
+    })
+}
+
+/// `clone3` as `--explain` shows it, and what a shell does instead.
+fn describe_clone(namespaces: CloneFlags) -> (String, String) {
+    let options = [
+        (CloneFlags::CLONE_NEWUTS, "--uts"),
+        (CloneFlags::CLONE_NEWPID, "--pid --fork"),
+        (CloneFlags::CLONE_NEWNS, "--mount"),
+        (CloneFlags::CLONE_NEWIPC, "--ipc"),
+    ];
+    let mut by_hand = String::from("unshare");
+    for (_, option) in options.iter().filter(|(flag, _)| namespaces.contains(*flag)) {
+        by_hand.push(' ');
+        by_hand.push_str(option);
+    }
+    if namespaces.is_empty() {
+        return ("clone3(no flags: a fork)".into(), "a shell forks for every command".into());
+    }
+    let flags: Vec<&str> = namespaces.iter_names().map(|(name, _)| name).collect();
+    (format!("clone3({})", flags.join(" | ")), by_hand)
+}
+
+/// A panic in the child is reported like any other error: the learner's
+/// `todo!()`, above all. Left alone it would end PID 1 as if by a segmentation
+/// fault.
+fn report_panics(reporter: &OwnedFd) -> Result<()> {
+    let reporter = File::from(reporter.try_clone().context("duplicate the report pipe")?);
+    std::panic::set_hook(Box::new(move |panic| {
+        let reporter = reporter.try_clone();
+        if let Ok(reporter) = reporter {
+            report(reporter, crate::error::RUNTIME_ERROR, &format!("in the container: {panic}"))
+        }
+    }));
+    Ok(())
+}
+
+fn report(mut reporter: File, exit_code: u8, message: &str) -> ! {
+    // If nobody reads it there is nobody to tell.
+    let _ = reporter.write_all(&[exit_code]);
+    let _ = reporter.write_all(message.as_bytes());
+    kernel::exit_now(exit_code)
+}

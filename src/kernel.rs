@@ -1,0 +1,91 @@
+//! The few system calls that no library wraps. All `unsafe` of the runtime is
+//! in this file.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nix::sched::CloneFlags;
+use nix::sys::signal::{SigHandler, Signal};
+use nix::unistd::Pid;
+
+/// The two returns of [`clone3`].
+pub enum Clone {
+    /// In the parent: the child's process id, and a handle on the child that no
+    /// later process can inherit by reusing that id.
+    Parent(Pid, OwnedFd),
+    /// In the child.
+    Child,
+}
+
+// ANCHOR: clone3
+/// Makes a child that is a copy of this process, as fork(2) does, but born into
+/// the new namespaces that `namespaces` asks for.
+///
+/// This process must have one thread: the child would have only that one, and
+/// a lock that another thread held would stay locked in it for ever.
+///
+/// Errors: clone(2), "ERRORS"; EPERM is the lack of CAP_SYS_ADMIN.
+pub fn clone3(namespaces: CloneFlags) -> io::Result<Clone> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: `clone_args` is plain integers, and for each of them zero means
+    // "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+
+    // SAFETY: the kernel reads `args`, which lives on this stack, and writes one
+    // fd to `pidfd`, likewise. Without CLONE_VM and without a stack of its own
+    // the child goes on from here on its copy of this one.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Clone::Child),
+        // SAFETY: clone3 succeeded, so `pidfd` is a new fd that nobody else owns.
+        pid => Ok(Clone::Parent(Pid::from_raw(pid as i32), unsafe { OwnedFd::from_raw_fd(pidfd) })),
+    }
+}
+// ANCHOR_END: clone3
+
+/// Gives `signal` its default action again. (signal(7))
+pub fn reset_signal(signal: Signal) -> nix::Result<()> {
+    // SAFETY: the default action is no function of ours that could run at an
+    // unfit moment.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.map(drop)
+}
+
+/// Ends this process at once, without what Rust and the C library do at an
+/// orderly exit: those buffers and handlers are the parent's. (_exit(2))
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: no memory is touched any more.
+    unsafe { libc::_exit(c_int::from(code)) }
+}
+
+/// Marks all open file descriptors from `first` on to be closed by a successful
+/// exec. (close_range(2))
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: closes nothing now, and takes no pointer.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the mount at `path` read-only and leaves its other flags alone, which
+/// a remount by mount(2) would have to repeat. (mount_setattr(2))
+pub fn make_mount_read_only(path: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: plain integers, zero means "leave as it is".
+    let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attr.attr_set = libc::MOUNT_ATTR_RDONLY;
+    let size = size_of_val(&attr);
+    // SAFETY: the kernel only reads `path`, which ends with a NUL, and `attr`.
+    let result = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), 0, &raw const attr, size)
+    };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

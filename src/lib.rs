@@ -1,0 +1,31 @@
+//! **tiny-docker-rs**: a small Docker, one Linux mechanism a day.
+//!
+//! | file | day | the question |
+//! | --- | --- | --- |
+//! | [`cli`] | 1 | Can I execute a command through my own CLI? |
+//! | [`container`] | 1 | the heart: a container is a process, and mechanisms shape its world |
+//! | `namespaces` | 2 | Can I run it inside new Linux namespaces? |
+//! | `rootfs`, `devices`, `process` | 3 | Can I give it a different root filesystem? |
+//!
+//! [`kernel`] holds the few system calls that no library wraps, [`explain`] the
+//! narration, [`error`] the exit codes. Read [`container`] first.
+
+pub mod cli;
+pub mod command;
+pub mod container;
+pub mod error;
+pub mod explain;
+pub mod kernel;
+pub mod wait;
+
+#[cfg(feature = "day2-namespaces")]
+pub mod mount;
+#[cfg(feature = "day2-namespaces")]
+pub mod namespaces;
+
+#[cfg(feature = "day3-rootfs")]
+pub mod devices;
+#[cfg(feature = "day3-rootfs")]
+pub mod process;
+#[cfg(feature = "day3-rootfs")]
+pub mod rootfs;

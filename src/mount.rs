@@ -1,0 +1,68 @@
+//! Day 2: mount(2), narrated. Day 3 makes a whole file system tree with it.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use nix::mount::MsFlags;
+
+use crate::error::Result;
+use crate::explain::{shell, step};
+
+/// What no kernel file system needs: set-user-ID programs, devices, programs.
+pub const HARMLESS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// Mounts a new file system of type `kind` at `target`. `source` is what
+/// /proc/mounts will show as its device; `options` are the file system's own.
+/// (mount(2), "Creating a new mount")
+pub fn mount(day: u8, kind: &str, target: &str, flags: MsFlags, options: &str) -> Result<()> {
+    let describe = || {
+        let words: Vec<String> = option_words(flags)
+            .into_iter()
+            .chain((!options.is_empty()).then(|| options.to_string()))
+            .collect();
+        (
+            call(kind, target, kind, flags, options),
+            format!("mount -t {kind} -o {} {kind} {target}", words.join(",")),
+        )
+    };
+    let options = Some(options).filter(|options| !options.is_empty());
+    step(day, describe, || nix::mount::mount(Some(kind), target, Some(kind), flags, options))
+}
+
+/// Makes what is at `source` visible at `target` too, with what is mounted
+/// below it. (mount(2), "Creating a bind mount")
+pub fn bind(day: u8, source: &Path, target: &Path) -> Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    let describe = || {
+        let by_hand = format!("mount --rbind {} {}", shell(source), shell(target));
+        (call(source, target, "", flags, ""), by_hand)
+    };
+    step(day, describe, || nix::mount::mount(Some(source), target, None::<&str>, flags, None::<&str>))
+}
+
+/// Changes the flags of the mount at `target`. `flags` are all its flags from
+/// now on: what they leave out is off. (mount(2), "Remounting an existing mount")
+pub fn remount(day: u8, target: &str, flags: MsFlags) -> Result<()> {
+    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    let describe = || {
+        let by_hand = format!("mount -o remount,bind,{} {target}", option_words(flags).join(","));
+        (call("", target, "", flags, ""), by_hand)
+    };
+    step(day, describe, || nix::mount::mount(None::<&str>, target, None::<&str>, flags, None::<&str>))
+}
+
+fn call(source: impl Debug, target: impl Debug, kind: &str, flags: MsFlags, options: &str) -> String {
+    let flags: Vec<&str> = flags.iter_names().map(|(name, _)| name).collect();
+    format!("mount({source:?}, {target:?}, {kind:?}, {}, {options:?})", flags.join("|"))
+}
+
+/// `flags` as mount(8) spells them after `-o`.
+fn option_words(flags: MsFlags) -> Vec<String> {
+    let words = [
+        (MsFlags::MS_RDONLY, "ro"),
+        (MsFlags::MS_NOSUID, "nosuid"),
+        (MsFlags::MS_NODEV, "nodev"),
+        (MsFlags::MS_NOEXEC, "noexec"),
+    ];
+    words.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, word)| word.to_string()).collect()
+}

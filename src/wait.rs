@@ -1,0 +1,134 @@
+//! Day 1, the parent's side of a running command: wait for it, and say how it ended.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use crate::error::Result;
+use crate::explain::step;
+use crate::kernel;
+
+/// The signals that reach the runtime, held back to be read at a moment of our
+/// own choosing instead of interrupting at any.
+pub struct Signals {
+    before: SigSet,
+    pending: SignalFd,
+}
+
+impl Signals {
+    /// Blocks every signal that could end the runtime before it has cleaned up.
+    ///
+    /// Not blocked: faults, which are bugs and happen at once, and the signals
+    /// of Ctrl-Z and `fg`, so that the shell's job control stops and continues
+    /// the runtime together with its command.
+    pub fn block() -> Result<Signals> {
+        // Whoever started us may have had SIGCHLD ignored, and that is inherited;
+        // the kernel would then reap the child itself and its exit code be lost.
+        kernel::reset_signal(Signal::SIGCHLD).context("reset SIGCHLD")?;
+        use Signal::*;
+        let mut blocked = SigSet::all();
+        for signal in
+            [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT]
+        {
+            blocked.remove(signal);
+        }
+        let before =
+            blocked.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).context("block signals")?;
+        let pending = SignalFd::with_flags(&blocked, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .context("signalfd")?;
+        Ok(Signals { before, pending })
+    }
+
+    /// Child, before exec: signals as they were before the runtime, for the
+    /// mask survives an exec. SIGPIPE too: Rust ignores it at start, and a
+    /// `yes | head` would never end.
+    pub fn restore(&self) -> Result<()> {
+        kernel::reset_signal(Signal::SIGPIPE).context("reset SIGPIPE")?;
+        self.before.thread_set_mask().context("restore the signal mask")
+    }
+
+    fn next(&self) -> Result<Option<Signal>> {
+        let Some(info) = self.pending.read_signal().context("read from signalfd")? else { return Ok(None) };
+        Ok(Signal::try_from(info.ssi_signo as i32).ok())
+    }
+}
+
+/// A child that is not reaped yet. Dropping it kills and reaps it: a start that
+/// fails half-way leaves no process.
+pub struct Child {
+    /// Its process id, seen from the runtime. Ours until it is reaped.
+    pub pid: Pid,
+    pidfd: OwnedFd,
+    reaped: bool,
+}
+
+impl Child {
+    /// The child that clone3 just made.
+    pub fn new(pid: Pid, pidfd: OwnedFd) -> Child {
+        Child { pid, pidfd, reaped: false }
+    }
+
+    /// Waits for the end of the command, and returns its exit code.
+    ///
+    /// SIGTERM and SIGHUP to the runtime end the command at once. (Day 6 passes
+    /// them on instead.) SIGINT and SIGQUIT do nothing here: Ctrl-C in a terminal
+    /// sends them to the command as well, and it decides.
+    pub fn wait(mut self, signals: &Signals) -> Result<u8> {
+        loop {
+            let mut fds = [
+                PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.pending.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("wait for the command"),
+            }
+            if fds[0].any() == Some(true) {
+                return exit_code(self.reap()?);
+            }
+            while let Some(signal) = signals.next()? {
+                if matches!(signal, Signal::SIGTERM | Signal::SIGHUP) {
+                    kill(self.pid, Signal::SIGKILL).context("kill the command")?;
+                }
+            }
+        }
+    }
+
+    fn reap(&mut self) -> Result<WaitStatus> {
+        let describe = || ("waitid(P_PIDFD, …, WEXITED)".into(), "wait $!; echo $?".into());
+        let status = step(1, describe, || waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED))?;
+        self.reaped = true;
+        Ok(status)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.reaped {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED);
+        }
+    }
+}
+
+// ANCHOR: exit_code
+/// What the runtime exits with after a command that ended with `status`: the
+/// code it exited with, or 128 plus the number of the signal that killed it, as
+/// every shell says it. (wait(2); POSIX shell, 2.8.2)
+fn exit_code(status: WaitStatus) -> Result<u8> {
+    // ANCHOR: day1_exit_code_solution
+    match status {
+        // A process has 32 bits for its exit code, and its parent sees 8 of them.
+        WaitStatus::Exited(_, code) => Ok(code as u8),
+        WaitStatus::Signaled(_, signal, _core_dumped) => Ok(128 + signal as u8),
+        other => bail!("the command neither exited nor was killed: {other:?}"),
+    }
+    // ANCHOR_END: day1_exit_code_solution
+}
+// ANCHOR_END: exit_code
