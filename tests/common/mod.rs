@@ -1,0 +1,344 @@
+//! The harness: a [`World`] for each test, which looks when the test ends
+//! whether anything was left behind.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use assert_cmd::Command;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// Longer than anything here takes under emulation, shorter than patience.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// One test at a time in one process, so that what is left is this test's.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A place for one test, and the list of what was there before it.
+pub struct World {
+    dir: TempDir,
+    before: Traces,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl World {
+    pub fn new() -> World {
+        let turn = TURN.lock().unwrap_or_else(|failed_test| failed_test.into_inner());
+        // Orphans come to us instead of to init: whoever a container leaves
+        // behind becomes this process's child, and is found.
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        let dir = tempfile::Builder::new().prefix("tiny-docker-test-").tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        World { before: Traces::now(dir.path()), dir, _turn: turn }
+    }
+
+    /// An empty directory of this test's own.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `tiny-docker` with `args`, started in [`World::dir`].
+    pub fn tiny_docker<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(binary());
+        command.current_dir(self.dir()).timeout(DEADLINE).args(args);
+        command
+    }
+
+    /// The same, left running: see [`Running`].
+    pub fn start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
+        let mut command = std::process::Command::new(binary());
+        command.current_dir(self.dir()).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut runtime = command.spawn().unwrap();
+        let output = BufReader::new(runtime.stdout.take().unwrap());
+        Running { runtime, output }
+    }
+
+    /// A root file system of this test's own, which it may spoil.
+    pub fn copy_of_rootfs(&self, name: impl AsRef<Path>) -> PathBuf {
+        let copy = self.dir().join(name);
+        copy_tree(&busybox(), &copy);
+        copy
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let left = left_behind(&self.before, self.dir());
+        if left.is_empty() {
+            return;
+        }
+        let report = format!("left behind by this test:\n  {}", left.join("\n  "));
+        // A test that failed already keeps its own message.
+        if std::thread::panicking() { eprintln!("{report}") } else { panic!("{report}") }
+    }
+}
+
+/// The program under test.
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_tiny-docker"))
+}
+
+/// The shared root file system. No test may change it, and [`World`] looks.
+pub fn busybox() -> PathBuf {
+    rootfs("busybox")
+}
+
+/// A root file system by name. Its absence is a failure: a test that is skipped
+/// looks like one that passed.
+pub fn rootfs(name: &str) -> PathBuf {
+    let dir = rootfs_path(name);
+    assert!(dir.is_dir(), "{dir:?} is missing: `make rootfs` makes busybox, the VM has debian as well");
+    dir
+}
+
+fn rootfs_path(name: &str) -> PathBuf {
+    std::env::var_os("TINY_DOCKER_ROOTFS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("rootfs"), PathBuf::from)
+        .join(name)
+}
+
+/// A container that runs while the test goes on.
+pub struct Running {
+    runtime: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// The next line that the command writes to stdout.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let mut errors = String::new();
+            self.runtime.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+            panic!("the command ended before it wrote a line; stderr:\n{errors}");
+        }
+        line.trim_end().to_string()
+    }
+
+    /// The runtime's process id.
+    pub fn runtime(&self) -> Pid {
+        Pid::from_raw(self.runtime.id() as i32)
+    }
+
+    /// The command's process id, seen from here. Its first line must have been read.
+    pub fn command(&self) -> Pid {
+        let children = children_of(self.runtime.id() as i32);
+        assert_eq!(children.len(), 1, "the runtime has one child, the command");
+        Pid::from_raw(children[0])
+    }
+
+    pub fn signal_runtime(&self, signal: Signal) {
+        kill(self.runtime(), signal).unwrap();
+    }
+
+    pub fn signal_command(&self, signal: Signal) {
+        kill(self.command(), signal).unwrap();
+    }
+
+    /// Waits for the runtime's end: its exit code, or minus the signal's number.
+    pub fn ended(mut self) -> i32 {
+        let mut status = None;
+        until("the runtime ends", || {
+            status = self.runtime.try_wait().unwrap();
+            status.is_some()
+        });
+        let status = status.unwrap();
+        status.code().unwrap_or_else(|| -status.signal().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.runtime.try_wait() {
+            let _ = self.runtime.kill();
+            let _ = self.runtime.wait();
+        }
+    }
+}
+
+/// Waits until `happened`, at most [`DEADLINE`].
+pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < DEADLINE, "still waiting until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Processes whose parent is `pid`.
+pub fn children_of(pid: i32) -> Vec<i32> {
+    processes().filter(|(_, parent)| *parent == pid).map(|(pid, _)| pid).collect()
+}
+
+/// Every process and its parent, seen from here.
+pub fn processes() -> impl Iterator<Item = (i32, i32)> {
+    let dirs = fs::read_dir("/proc").unwrap().flatten();
+    dirs.filter_map(|dir| {
+        let pid = dir.file_name().to_str()?.parse().ok()?;
+        // The second field is a name in parentheses, which may contain anything.
+        let stat = fs::read_to_string(dir.path().join("stat")).ok()?;
+        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        Some((pid, parent))
+    })
+}
+
+/// Is this process alive, and not a zombie?
+pub fn alive(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// All that a container could leave behind on a host, but for processes.
+#[derive(Debug)]
+struct Traces {
+    mounts: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    interfaces: BTreeSet<String>,
+    nft_rules: BTreeSet<String>,
+    files: BTreeSet<String>,
+}
+
+impl Traces {
+    /// What is there now; `own` is the test's own directory, not counted.
+    fn now(own: &Path) -> Traces {
+        // In the VM nobody else is at work, and everything new is a leak. On a
+        // machine that people use, what does not bear our name may be theirs.
+        let alone = std::env::var_os("TINY_DOCKER_VM").is_some();
+        let mut files = BTreeSet::new();
+        for dir in [std::env::temp_dir(), "/run".into(), "/var/lib/tiny-docker".into()] {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+            let ours = |path: &PathBuf| path != own && (alone || path.to_string_lossy().contains("tiny-docker"));
+            files.extend(entries.filter(ours).map(|path| path.display().to_string()));
+        }
+        walk(&rootfs_path("busybox"), &mut |path, metadata| {
+            let facts = (metadata.mode(), metadata.uid(), metadata.gid(), metadata.size(), metadata.mtime());
+            files.insert(format!("{path:?} {facts:?}"));
+        });
+        Traces {
+            mounts: lines(&fs::read_to_string("/proc/self/mountinfo").unwrap()),
+            cgroups: if alone { cgroups() } else { BTreeSet::new() },
+            interfaces: if alone { interfaces() } else { BTreeSet::new() },
+            nft_rules: if alone { nft_rules() } else { BTreeSet::new() },
+            files,
+        }
+    }
+}
+
+/// What is here now and was not `before`, once it has had time to go.
+fn left_behind(before: &Traces, own: &Path) -> Vec<String> {
+    let start = Instant::now();
+    loop {
+        reap_orphans();
+        let now = Traces::now(own);
+        let mut left: Vec<String> =
+            descendants().iter().map(|pid| format!("process {pid}: {}", name_of(*pid))).collect();
+        for (kind, before, now) in [
+            ("mount", &before.mounts, &now.mounts),
+            ("cgroup", &before.cgroups, &now.cgroups),
+            ("interface", &before.interfaces, &now.interfaces),
+            ("nft rule", &before.nft_rules, &now.nft_rules),
+            ("file", &before.files, &now.files),
+        ] {
+            left.extend(now.difference(before).map(|one| format!("{kind}, new: {one}")));
+            left.extend(before.difference(now).map(|one| format!("{kind}, gone: {one}")));
+        }
+        // A killed process takes a moment to die, and its mounts go with it.
+        if left.is_empty() || start.elapsed() > Duration::from_secs(10) {
+            // The next test shall not find them.
+            for pid in descendants() {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Orphans that ended are no leak: it is for their new parent, us, to reap them.
+fn reap_orphans() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            break;
+        }
+    }
+}
+
+fn descendants() -> Vec<i32> {
+    let all: Vec<(i32, i32)> = processes().collect();
+    let mut found = vec![std::process::id() as i32];
+    let mut at = 0;
+    while at < found.len() {
+        let here = found[at];
+        found.extend(all.iter().filter(|(_, parent)| *parent == here).map(|(pid, _)| pid));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+fn name_of(pid: i32) -> String {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&command).replace('\0', " ")
+}
+
+fn cgroups() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        walk(Path::new("/sys/fs/cgroup"), &mut |path, metadata| {
+            if metadata.is_dir() {
+                found.insert(path.display().to_string());
+            }
+        });
+    }
+    found
+}
+
+fn interfaces() -> BTreeSet<String> {
+    let entries = fs::read_dir("/sys/class/net").unwrap().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn nft_rules() -> BTreeSet<String> {
+    let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    assert!(output.status.success(), "nft list ruleset: {output:?}");
+    lines(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn lines(text: &str) -> BTreeSet<String> {
+    text.lines().map(str::to_string).collect()
+}
+
+/// Calls `visit` for everything below `dir`, links not followed.
+fn walk(dir: &Path, visit: &mut impl FnMut(&Path, &fs::Metadata)) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        visit(&entry.path(), &metadata);
+        if metadata.is_dir() {
+            walk(&entry.path(), visit);
+        }
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => copy_tree(&source, &target),
+            kind if kind.is_symlink() => symlink(fs::read_link(&source).unwrap(), target).unwrap(),
+            _ => drop(fs::copy(&source, &target).unwrap()),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Day 1: run a command through our own command line.
+//!
+//! From day 2 on, every run needs root, so that these tests then need it too.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+
+use common::{World, alive, until};
+use nix::sys::signal::Signal;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty};
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task1_run_passes_the_commands_output_and_exit_code_on() {
+    let world = World::new();
+    world
+        .tiny_docker(["run", "sh", "-c", "echo to stdout; echo to stderr >&2; exit 7"])
+        .assert()
+        .code(7)
+        .stdout("to stdout\n")
+        .stderr("to stderr\n");
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task1_stdin_reaches_the_command_byte_for_byte() {
+    let world = World::new();
+    let every_byte: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    let assert = world.tiny_docker(["run", "cat"]).write_stdin(every_byte.clone()).assert().success();
+    assert!(assert.get_output().stdout == every_byte);
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task1_all_words_after_the_command_are_the_commands() {
+    let world = World::new();
+    let echo = |words: &[&str], expected: &str| {
+        let all = ["run"].iter().chain(words);
+        world.tiny_docker(all).assert().success().stdout(expected.to_string());
+    };
+    echo(&["echo", "-n", "--help", "--explain"], "--help --explain");
+    echo(&["echo", "--", "-n"], "-- -n\n");
+    echo(&["--", "echo", "hello"], "hello\n");
+    echo(&["echo", "two words", "", "$HOME"], "two words  $HOME\n");
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task1_an_argument_that_is_not_utf8_survives() {
+    let world = World::new();
+    let argument = OsStr::from_bytes(b"caf\xe9");
+    let arguments = [OsStr::new("run"), OsStr::new("printf"), OsStr::new("%s"), argument];
+    world.tiny_docker(arguments).assert().success().stdout(&b"caf\xe9"[..]);
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task1_bad_usage_is_2_and_what_the_error_proposes_works() {
+    let world = World::new();
+    world.tiny_docker(["run"]).assert().code(2).stdout(is_empty()).stderr(contains("<COMMAND>"));
+    world.tiny_docker(["frobnicate"]).assert().code(2).stderr(contains("frobnicate"));
+    world
+        .tiny_docker(["run", "--no-such-flag", "true"])
+        .assert()
+        .code(2)
+        .stderr(contains("--no-such-flag").and(contains("-- --no-such-flag")));
+    world.tiny_docker(["run", "--", "--no-such-flag"]).assert().code(127);
+}
+
+#[test]
+fn task1_commands_of_later_days_say_which_day_brings_them() {
+    let world = World::new();
+    for (words, day) in [(&["ps"][..], "day 4"), (&["logs", "web"], "day 5"), (&["stop", "web", "db"], "day 6")] {
+        world.tiny_docker(words).assert().code(125).stdout(is_empty()).stderr(contains(day));
+    }
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task2_a_command_that_is_not_there_is_127() {
+    let world = World::new();
+    world
+        .tiny_docker(["run", "no-such-command"])
+        .assert()
+        .code(127)
+        .stdout(is_empty())
+        .stderr(contains("\"no-such-command\": no such command in the PATH"));
+    world.tiny_docker(["run", "/no/such/file"]).assert().code(127).stderr(contains("no such file"));
+    world.tiny_docker(["run", ""]).assert().code(127);
+    fs::write(world.dir().join("orphan"), "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(world.dir().join("orphan"), fs::Permissions::from_mode(0o755)).unwrap();
+    world.tiny_docker(["run", "./orphan"]).assert().code(127).stderr(contains("interpreter"));
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task2_a_file_that_cannot_be_executed_is_126() {
+    let world = World::new();
+    let file = world.dir().join("file");
+    fs::write(&file, "echo I am no program").unwrap();
+    world.tiny_docker(["run", "./file"]).assert().code(126).stderr(contains("permission denied"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    world.tiny_docker(["run", "./file"]).assert().code(126).stderr(contains("#!"));
+    world.tiny_docker(["run", "/etc"]).assert().code(126).stderr(contains("is a directory"));
+    world.tiny_docker(["run", "/etc/passwd/ls"]).assert().code(127);
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task2_the_first_executable_file_in_the_path_is_run() {
+    let world = World::new();
+    for (dir, mode) in [("a", 0o644), ("b", 0o755), ("c", 0o755)] {
+        fs::create_dir(world.dir().join(dir)).unwrap();
+        let program = world.dir().join(dir).join("program");
+        fs::write(&program, format!("#!/bin/sh\necho {dir} $0 $1\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let dir = world.dir().display();
+    // In `a` it is not executable, so it is not the one, as in a shell.
+    let path = format!("/no/such/dir:{dir}/a:{dir}/b:{dir}/c");
+    let expected = format!("b {dir}/b/program x\n");
+    world.tiny_docker(["run", "program", "x"]).env("PATH", path).assert().success().stdout(expected);
+    let path = format!("{dir}/a");
+    world.tiny_docker(["run", "program"]).env("PATH", path).assert().code(126);
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task3_every_exit_code_is_passed_on() {
+    let world = World::new();
+    for code in 0..=255 {
+        world.tiny_docker(["run", "sh", "-c", &format!("exit {code}")]).assert().code(code).stderr(is_empty());
+    }
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task3_a_command_killed_by_signal_n_is_128_plus_n() {
+    use Signal::*;
+    // From day 2 on the command is PID 1 of its world, and of all signals only
+    // this one ends it against its will.
+    let signals = if cfg!(feature = "day2-namespaces") {
+        &[SIGKILL][..]
+    } else {
+        &[SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGKILL, SIGSEGV, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1]
+    };
+    let world = World::new();
+    for signal in signals {
+        let mut running = world.start(["run", "sh", "-c", "echo ready; exec sleep 1000"]);
+        assert_eq!(running.line(), "ready");
+        running.signal_command(*signal);
+        assert_eq!(running.ended(), 128 + *signal as i32, "{signal}");
+    }
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task3_the_exit_code_arrives_also_where_sigchld_is_ignored() {
+    let world = World::new();
+    // The shell's trap is inherited by what it execs: the kernel would reap the
+    // child by itself, and the code would be lost.
+    let script = format!("trap '' CHLD; exec {} run sh -c 'exit 7'", common::binary().display());
+    let status = std::process::Command::new("bash").args(["-c", &script]).current_dir(world.dir()).status().unwrap();
+    assert_eq!(status.code(), Some(7));
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task3_the_command_starts_with_the_signals_of_whoever_ran_it() {
+    let world = World::new();
+    // Blocked and ignored signals survive an exec. Rust ignores SIGPIPE, and the
+    // runtime blocks nearly all: none of that is the command's business.
+    let grep = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"];
+    // One bit a signal. Those above 31 are real-time signals, some of them the
+    // C library's own.
+    let masks = |output: Vec<u8>| -> Vec<u64> {
+        let text = String::from_utf8(output).unwrap();
+        text.lines().map(|line| u64::from_str_radix(&line[8..], 16).unwrap() & 0x7fff_ffff).collect()
+    };
+    let direct = masks(std::process::Command::new(grep[0]).args(&grep[1..]).output().unwrap().stdout);
+    let assert = world.tiny_docker(["run"].iter().chain(&grep)).assert().success();
+    assert_eq!(masks(assert.get_output().stdout.clone()), direct);
+    assert_eq!(direct.len(), 2);
+    world.tiny_docker(["run", "sh", "-c", "yes | head -n 1"]).assert().success().stdout("y\n");
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task3_the_command_does_not_outlive_a_runtime_that_was_killed() {
+    let world = World::new();
+    let mut running = world.start(["run", "sh", "-c", "echo ready; exec sleep 1000"]);
+    running.line();
+    let command = running.command();
+    running.signal_runtime(Signal::SIGKILL);
+    assert_eq!(running.ended(), -9);
+    until("the command is gone", || !alive(command));
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task3_explain_narrates_both_processes_and_changes_nothing_else() {
+    let world = World::new();
+    let narrated = contains("parent  clone3").and(contains("child   execve")).and(contains("parent  waitid"));
+    world
+        .tiny_docker(["--explain", "run", "sh", "-c", "echo hello; exit 7"])
+        .assert()
+        .code(7)
+        .stdout("hello\n")
+        .stderr(narrated);
+}

@@ -1,0 +1,455 @@
+//! Day 3: give it a different root filesystem.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use assert_cmd::assert::Assert;
+use common::{World, alive, busybox, rootfs, until};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty};
+
+/// Runs `script` with the flags `flags` on the shared busybox root file system.
+fn busybox_sh(world: &World, flags: &[&str], script: &str) -> Assert {
+    let rootfs = busybox();
+    let mut words = vec!["run", "--rootfs", rootfs.to_str().unwrap()];
+    words.extend(flags);
+    words.extend(["/bin/sh", "-c", script]);
+    world.tiny_docker(words).assert()
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_the_command_sees_its_rootfs_as_its_root() {
+    let world = World::new();
+    let script = "echo $$; hostname; ls /; exit 7";
+    let mut names: Vec<_> = fs::read_dir(busybox()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    let names: Vec<_> = names.iter().map(|name| name.to_str().unwrap()).collect();
+    let expected = format!("1\nbox\n{}\n", names.join("\n"));
+    busybox_sh(&world, &["--hostname", "box"], script).code(7).stdout(expected);
+    busybox_sh(&world, &[], "pwd; cat /etc/os-release").success().stdout(contains("/\n").and(contains("busybox")));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_nothing_of_the_host_is_in_sight() {
+    let world = World::new();
+    let secret = world.dir().join("secret");
+    fs::write(&secret, "of the host").unwrap();
+    let secret = secret.display();
+    let ways = format!("for way in {secret} /..{secret} /../../../..{secret} ../..{secret}; do cat $way && exit 1; done");
+    let script = format!("({ways}; exit 0) 2>/dev/null");
+    busybox_sh(&world, &[], &script).success().stdout(is_empty());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_rootfs_that_is_none_is_refused_with_the_way_out() {
+    let world = World::new();
+    fs::write(world.dir().join("file"), "").unwrap();
+    symlink("/", world.dir().join("link-to-root")).unwrap();
+    for (rootfs, message) in [
+        ("no/such/dir", "expected a directory"),
+        ("file", "is not a directory"),
+        ("/", "the host's own /"),
+        ("/proc/..", "the host's own /"),
+        ("link-to-root", "the host's own /"),
+    ] {
+        world
+            .tiny_docker(["run", "--rootfs", rootfs, "/bin/true"])
+            .assert()
+            .code(125)
+            .stdout(is_empty())
+            .stderr(contains("--rootfs").and(contains(message)));
+    }
+    world.tiny_docker(["run", "--rootfs", "no/such/dir", "/bin/true"]).assert().stderr(contains("make rootfs"));
+    world.tiny_docker(["run", "--rootfs", "", "/bin/true"]).assert().code(2).stderr(contains("--rootfs <DIR>"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_any_name_will_do_for_a_rootfs() {
+    let world = World::new();
+    let not_utf8 = OsString::from_vec(b"caf\xe9".to_vec());
+    for name in ["plain".into(), "two words".into(), "two\nlines".into(), "quote's \"here\"".into(), not_utf8] {
+        // Not absolute: seen from where the user is.
+        let rootfs = world.copy_of_rootfs(&name);
+        let words = ["run".into(), "--rootfs".into(), name.clone(), "/bin/ls".into(), "/etc/passwd".into()];
+        world.tiny_docker(words).assert().success().stdout("/etc/passwd\n");
+        fs::remove_dir_all(rootfs).unwrap();
+    }
+    let rootfs = world.copy_of_rootfs("target");
+    symlink(&rootfs, world.dir().join("link")).unwrap();
+    world.tiny_docker(["run", "--rootfs", "link", "/bin/true"]).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_the_command_is_looked_up_in_the_rootfs() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    fs::create_dir_all(rootfs.join("usr/local/bin")).unwrap();
+    let only_here = rootfs.join("usr/local/bin/only-here");
+    fs::write(&only_here, "#!/bin/sh\necho found").unwrap();
+    fs::set_permissions(&only_here, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |command: &str| world.tiny_docker(["run", "--rootfs", "rootfs", command]).assert();
+    run("only-here").success().stdout("found\n");
+    // On the host, but not in there.
+    run("cargo").code(127).stderr(contains("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+    run("/usr/bin/env.bash").code(127);
+    run("/etc").code(126);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_process_walks_out_of_a_chroot_but_not_out_of_the_container() {
+    let world = World::new();
+    let debian = rootfs("debian");
+    // It changes the root again, to a directory below, and does not go there:
+    // where it stands is then outside its root, and `..` no longer ends at it.
+    let escape = r#"
+import os
+os.makedirs("/tmp/below", exist_ok=True)
+os.chroot("/tmp/below")
+for _ in range(100): os.chdir("..")
+os.chroot(".")
+print(os.path.exists("SECRET"))
+"#;
+    let secret = world.dir().join("secret");
+    fs::write(&secret, "of the host").unwrap();
+    let escape = escape.replace("SECRET", secret.to_str().unwrap());
+
+    let by_hand = Command::new("chroot").arg(&debian).args(["/usr/bin/python3", "-c", &escape]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&by_hand.stdout), "True\n", "chroot alone: {by_hand:?}");
+    let words = ["run", "--rootfs", debian.to_str().unwrap(), "/usr/bin/python3", "-c", &escape];
+    world.tiny_docker(words).assert().success().stdout("False\n");
+    let _ = fs::remove_dir(debian.join("tmp/below"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_no_mount_of_the_host_is_left() {
+    let world = World::new();
+    let targets = "while read -r _ _ _ _ target _; do echo $target; done < /proc/self/mountinfo";
+    let assert = busybox_sh(&world, &[], targets).success();
+    let targets = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
+    let ours = ["/", "/proc", "/sys", "/dev"];
+    for target in targets.lines() {
+        let below = ours[1..].iter().any(|top| target.starts_with(&format!("{top}/")));
+        assert!(ours.contains(&target) || below, "{target} is mounted too:\n{targets}");
+    }
+    assert_eq!(targets.lines().filter(|target| *target == "/").count(), 1, "{targets}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_proc_and_sys_are_there_and_the_hosts_are_untouched() {
+    let world = World::new();
+    busybox_sh(&world, &[], "ps -o pid,comm").success().stdout("PID   COMMAND\n    1 ps\n");
+    busybox_sh(&world, &[], "test -d /sys/kernel && echo yes").success().stdout("yes\n");
+    let read_only = contains("Read-only file system");
+    busybox_sh(&world, &[], "mkdir /sys/kernel/x").failure().stderr(read_only);
+    assert!(fs::read_dir("/proc/self/fd").unwrap().next().is_some());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_what_belongs_to_the_host_is_masked_or_read_only() {
+    let world = World::new();
+    // Only where the kernel has them: in the VM it has all four.
+    for file in ["/proc/kcore", "/proc/keys", "/proc/timer_list"].into_iter().filter(|file| Path::new(file).exists()) {
+        busybox_sh(&world, &[], &format!("wc -c < {file}")).success().stdout("0\n");
+    }
+    busybox_sh(&world, &[], "ls -A /sys/firmware; touch /sys/firmware/x").failure().stdout(is_empty());
+    let written = "for file in /proc/sys/vm/swappiness /proc/sysrq-trigger /proc/irq/default_smp_affinity; do
+                       [ ! -e $file ] || (: >> $file) 2> /dev/null && [ -e $file ] && echo $file; done; exit 0";
+    busybox_sh(&world, &[], written).success().stdout(is_empty());
+    busybox_sh(&world, &[], ": >> /proc/sys/vm/swappiness").failure().stderr(contains("Read-only file system"));
+    // A process's own files are not the host's.
+    busybox_sh(&world, &[], "echo 5 > /proc/self/oom_score_adj").success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_a_rootfs_without_mount_points_gets_them() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    for name in ["proc", "sys", "dev"] {
+        fs::remove_dir(rootfs.join(name)).unwrap();
+    }
+    let script = "echo $$ > /dev/null && cat /proc/1/comm && ls -d /sys/kernel";
+    let words = ["run", "--rootfs", "rootfs", "/bin/sh", "-c", script];
+    world.tiny_docker(words).assert().success().stdout("sh\n/sys/kernel\n");
+    for name in ["proc", "sys", "dev"] {
+        let dir = rootfs.join(name);
+        assert!(fs::read_dir(dir).unwrap().next().is_none(), "a file was left in {name}");
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_a_hostile_rootfs_cannot_redirect_a_mount() {
+    let world = World::new();
+    let outside = world.dir().join("outside");
+    fs::create_dir(&outside).unwrap();
+    for name in ["proc", "sys", "dev"] {
+        let rootfs = world.copy_of_rootfs("rootfs");
+        fs::remove_dir(rootfs.join(name)).unwrap();
+        for target in [outside.as_path(), Path::new("../outside"), Path::new("/etc")] {
+            symlink(target, rootfs.join(name)).unwrap();
+            world
+                .tiny_docker(["run", "--rootfs", "rootfs", "/bin/true"])
+                .assert()
+                .code(125)
+                .stderr(contains(format!("/{name} of the rootfs is not a directory")));
+            fs::remove_file(rootfs.join(name)).unwrap();
+        }
+        // Nor can a file stand there.
+        fs::write(rootfs.join(name), "").unwrap();
+        world.tiny_docker(["run", "--rootfs", "rootfs", "/bin/true"]).assert().code(125);
+        fs::remove_dir_all(rootfs).unwrap();
+    }
+    assert!(fs::read_dir(&outside).unwrap().next().is_none());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_dev_is_made_for_the_container() {
+    let world = World::new();
+    let expected = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero\n";
+    busybox_sh(&world, &[], "echo $(ls /dev)").success().stdout(expected);
+    let devices = "cd /dev; for name in null zero full random urandom tty; do stat -c '%n %F %a %t:%T' $name; done";
+    let expected = ["null 1:3", "zero 1:5", "full 1:7", "random 1:8", "urandom 1:9", "tty 5:0"]
+        .map(|device| device.replace(' ', " character special file 666 ") + "\n");
+    busybox_sh(&world, &[], devices).success().stdout(expected.concat());
+    let used = "echo gone > /dev/null; head -c 3 /dev/zero | wc -c; head -c 9 /dev/urandom | wc -c";
+    busybox_sh(&world, &[], used).success().stdout("3\n9\n");
+    busybox_sh(&world, &[], "echo x > /dev/full").failure().stderr(contains("No space left"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_pts_shm_mqueue_and_the_links_are_the_containers_own() {
+    let world = World::new();
+    let mounts = "while read -r _ target kind _; do case $target in /dev*) echo $target $kind;; esac; done < /proc/mounts";
+    let expected = "/dev tmpfs\n/dev/pts devpts\n/dev/shm tmpfs\n/dev/mqueue mqueue\n";
+    busybox_sh(&world, &[], mounts).success().stdout(expected);
+    busybox_sh(&world, &[], "ls /dev/pts; readlink /dev/ptmx").success().stdout("ptmx\npts/ptmx\n");
+    busybox_sh(&world, &[], "stat -c %a /dev/shm; echo x > /dev/shm/x && cat /dev/shm/x").success().stdout("1777\nx\n");
+    busybox_sh(&world, &[], "echo out > /dev/stdout; echo err > /dev/stderr; cat < /dev/stdin")
+        .success()
+        .stdout("out\n")
+        .stderr("err\n");
+    assert!(!Path::new("/dev/shm/x").exists());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_console_is_there_where_a_terminal_is() {
+    let world = World::new();
+    busybox_sh(&world, &[], "ls /dev/console").failure();
+
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let ours = || Stdio::from(terminal.slave.try_clone().unwrap());
+    let mut words = vec!["run", "--rootfs"];
+    let rootfs = busybox();
+    words.extend([rootfs.to_str().unwrap(), "/bin/sh", "-c", "stat -c '%F %t' /dev/console; tty"]);
+    let runtime = Command::new(common::binary()).args(words).stdin(ours()).output().unwrap();
+    // 88 is 136, the first major number of pseudo-terminals.
+    assert_eq!(String::from_utf8_lossy(&runtime.stdout), "character special file 88\n/dev/console\n", "{runtime:?}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_read_only_is_the_root_and_not_what_is_mounted_below() {
+    let world = World::new();
+    busybox_sh(&world, &["--read-only"], "touch /x").failure().stderr(contains("Read-only file system"));
+    busybox_sh(&world, &["--read-only"], "echo x > /dev/shm/x && echo y > /dev/null").success();
+    // The mount is, the directory is not.
+    let rootfs = world.copy_of_rootfs("rootfs");
+    world.tiny_docker(["run", "--read-only", "--rootfs", "rootfs", "touch", "/x"]).assert().failure();
+    world.tiny_docker(["run", "--rootfs", "rootfs", "touch", "/x"]).assert().success();
+    assert!(rootfs.join("x").exists());
+    world.tiny_docker(["run", "--read-only", "true"]).assert().code(2).stderr(contains("--rootfs"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_the_environment_is_clean_and_e_adds_to_it() {
+    let world = World::new();
+    let rootfs = busybox();
+    let env = |flags: &[&str]| {
+        let mut words = vec!["run", "--rootfs", rootfs.to_str().unwrap(), "--hostname", "box"];
+        words.extend(flags);
+        words.push("env");
+        let mut command = world.tiny_docker(words);
+        command.env("SECRET", "of the host").env("TERM", "vt100").env("EMPTY", "");
+        command.assert()
+    };
+    let clean = "HOME=/root\nHOSTNAME=box\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nTERM=vt100\n";
+    env(&[]).success().stdout(clean);
+    env(&["-e", "A=1", "--env", "B=x=y z", "-e", "A=2", "-e", "C="])
+        .success()
+        .stdout(format!("A=2\nB=x=y z\nC=\n{clean}"));
+    env(&["-e", "SECRET", "-e", "EMPTY", "-e", "NOT_SET"])
+        .success()
+        .stdout(contains("SECRET=of the host\n").and(contains("EMPTY=\n")).and(contains("NOT_SET").not()));
+    env(&["-e", "HOME=/elsewhere"]).success().stdout(contains("HOME=/elsewhere\n").and(contains("/root").not()));
+    env(&["-e", "=x"]).code(125).stderr(contains("the variable has no name").and(contains("NAME=VALUE")));
+    env(&["-e", ""]).code(125);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_the_command_starts_in_the_working_directory() {
+    let world = World::new();
+    busybox_sh(&world, &[], "pwd").success().stdout("/\n");
+    busybox_sh(&world, &["-w", "/etc"], "pwd; ls passwd").success().stdout("/etc\npasswd\n");
+    let relative = contains("not an absolute path").and(contains("/srv"));
+    busybox_sh(&world, &["--workdir", "etc"], "pwd").code(125).stderr(relative);
+    busybox_sh(&world, &["-w", "/etc/passwd"], "pwd").code(125).stderr(contains("/etc/passwd"));
+    let rootfs = world.copy_of_rootfs("rootfs");
+    world.tiny_docker(["run", "--rootfs", "rootfs", "-w", "/srv/new", "pwd"]).assert().success().stdout("/srv/new\n");
+    assert_eq!(fs::metadata(rootfs.join("srv/new")).unwrap().mode() & 0o777, 0o755);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_the_user_is_one_of_the_container() {
+    let world = World::new();
+    let ids = "echo $(id -u) $(id -g) $(id -G) $HOME";
+    for (user, expected) in [
+        ("0", "0 0 0 /root"),
+        ("app", "1000 1000 1000 50 /home/app"),
+        ("1000", "1000 1000 1000 50 /home/app"),
+        ("app:staff", "1000 50 50 /home/app"),
+        ("1000:1234", "1000 1234 1234 /home/app"),
+        ("4321", "4321 0 0 /"),
+        ("4321:8765", "4321 8765 8765 /"),
+    ] {
+        busybox_sh(&world, &["-u", user], ids).success().stdout(format!("{expected}\n"));
+    }
+    busybox_sh(&world, &[], ids).success().stdout("0 0 0 /root\n");
+    for user in ["nosuch", "app:nosuch", "-1", "4294967295", "2147483648", "", ":", "0:4294967295"] {
+        let flag = format!("--user={user}");
+        busybox_sh(&world, &[&flag], ids).code(125).stdout(is_empty()).stderr(contains("expected"));
+    }
+    // No way back, and what only root may do is refused.
+    busybox_sh(&world, &["-u", "app"], "cat /etc/shadow /root/x; hostname x").failure().stdout(is_empty());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_a_hostile_passwd_holds_nothing_up() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    let passwd = rootfs.join("etc/passwd");
+    let run = || world.tiny_docker(["run", "--rootfs", "rootfs", "-u", "app", "id", "-u"]).assert();
+    fs::remove_file(&passwd).unwrap();
+    nix::unistd::mkfifo(&passwd, Mode::S_IRWXU).unwrap();
+    run().code(125).stderr(contains("/etc/passwd"));
+    fs::remove_file(&passwd).unwrap();
+    symlink("/dev/zero", &passwd).unwrap();
+    run().code(125).stderr(contains("/etc/passwd"));
+    fs::remove_file(&passwd).unwrap();
+    fs::write(&passwd, b"\xff\n:::\napp:x:-1:0::/:\n\napp:x:1000:1000:an app:/home/app:/bin/sh\n").unwrap();
+    run().code(125).stderr(contains("no user"));
+    fs::write(&passwd, b"\xff\n:::\n\napp:x:1000:1000:an app:/home/app:/bin/sh\n").unwrap();
+    run().success().stdout("1000\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_no_file_of_the_host_stays_open() {
+    let world = World::new();
+    let directory = fs::File::open("/").unwrap();
+    // As a careless caller would: open across exec.
+    let fd = nix::unistd::dup(&directory).unwrap();
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let open = format!("ls /proc/self/fd; ls /proc/self/fd/{}/", fd.as_raw_fd());
+    // 3 is the directory that ls itself reads.
+    busybox_sh(&world, &[], &open).failure().stdout("0\n1\n2\n3\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task7_a_step_that_fails_in_the_middle_leaves_nothing() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    // The last mount point is wrong: proc and sys are mounted by then.
+    fs::remove_dir(rootfs.join("dev")).unwrap();
+    fs::write(rootfs.join("dev"), "").unwrap();
+    world.tiny_docker(["run", "--rootfs", "rootfs", "true"]).assert().code(125).stderr(contains("/dev of the rootfs"));
+    busybox_sh(&world, &["-u", "nosuch"], "true").code(125);
+    world.tiny_docker(["run", "--rootfs", busybox().to_str().unwrap(), "nosuch"]).assert().code(127);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task7_nothing_outlives_a_runtime_that_was_killed_whatever_the_user() {
+    let world = World::new();
+    let rootfs = busybox();
+    for user in ["0", "app"] {
+        let script = "sleep 1000 & echo ready; exec sleep 1000";
+        let words = ["run", "--rootfs", rootfs.to_str().unwrap(), "-u", user, "sh", "-c", script];
+        let mut running = world.start(words);
+        running.line();
+        let command = running.command();
+        running.signal_runtime(Signal::SIGKILL);
+        assert_eq!(running.ended(), -9);
+        until("the command is gone", || !alive(command));
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task7_a_runtime_killed_at_any_moment_leaves_nothing() {
+    let _world = World::new();
+    let rootfs = busybox();
+    for step in 0..60 {
+        let mut command = Command::new(common::binary());
+        command.args(["run", "--rootfs", rootfs.to_str().unwrap(), "sleep", "1000"]);
+        let mut runtime = command.stdin(Stdio::null()).spawn().unwrap();
+        thread::sleep(std::time::Duration::from_micros(step * 200));
+        runtime.kill().unwrap();
+        runtime.wait().unwrap();
+    }
+    // That none of them is left is for the harness to say.
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task7_500_runs_in_a_row() {
+    let world = World::new();
+    for code in (0..500).map(|n| n % 256) {
+        busybox_sh(&world, &[], &format!("exit {code}")).code(code).stderr(is_empty());
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task7_200_runs_8_at_a_time() {
+    let world = World::new();
+    let mut codes = 0..200;
+    let codes = std::sync::Mutex::new(&mut codes);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while let Some(code) = { codes.lock().unwrap().next() } {
+                    busybox_sh(&world, &[], &format!("exit {code}")).code(code).stderr(is_empty());
+                }
+            });
+        }
+    });
+}
