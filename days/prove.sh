@@ -1,0 +1,41 @@
+#!/bin/bash
+# days/prove.sh: proves that the exercises are exercises. For every day N:
+#   - its starter builds without warnings;
+#   - on the starter, the days before N are green;
+#   - on the starter, each test of day N is red, because of day N's todo!();
+#   - each wrong solution in days/dayN-*/wrong is caught by the test it names.
+# (That the solution is green is proved by vm/test.sh.)
+set -euo pipefail
+. "$(dirname "$(readlink -f "$0")")/../vm/jobs.sh"
+
+crates=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-prove.XXXXXX")
+new_jobs
+trap 'rm -rf "$stage" "$crates"' EXIT
+# One target folder for all: the dependencies are built once.
+export CARGO_TARGET_DIR=$repo/target
+
+for folder in "$repo"/days/day*-*; do
+    name=$(basename "$folder")
+    day=${name#day}
+    day=${day%%-*}
+    tests=$(basename "$repo"/tests/day"$day"_*.rs .rs)
+
+    starter=$crates/starter$day
+    "$repo/days/start.sh" "$day" "$starter"
+    add_job red "starter$day" "$starter" "$day" "not yet implemented: day $day" "$tests"
+    if [ "$day" -gt 1 ]; then
+        before=
+        for ((n = 1; n < day; n++)); do before+=" $(basename "$repo"/tests/day"$n"_*.rs .rs)"; done
+        add_job green "starter$day-before" "$starter" $((day - 1)) "" "$before"
+    fi
+
+    for patch in "$folder"/wrong/*.patch; do
+        wrong=$crates/$(basename "$patch" .patch)
+        mkdir "$wrong"
+        cp -R "$repo"/{Cargo.toml,Cargo.lock,.cargo,clippy.toml,src,tests,benches} "$wrong/"
+        patch --quiet --directory="$wrong" --strip=1 <"$patch"
+        caught_by=$(sed -n 's/^# caught by: //p' "$patch")
+        add_job red "wrong$day-$(basename "$patch" .patch)" "$wrong" "$day" "$caught_by" "$tests" "--exact $caught_by"
+    done
+done
+run_jobs

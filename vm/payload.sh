@@ -1,0 +1,27 @@
+# Sourced: what `make demo` and `make vm-shell` bring into the guest.
+# shellcheck shell=bash
+
+vm=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+repo=$(dirname "$vm")
+export PATH=$PATH:$HOME/.cargo/bin
+
+# Builds the newest day, and stages it as /usr/local/bin/tiny-docker in $stage/root.
+new_payload() {
+    stage=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-payload.XXXXXX")
+    trap 'rm -rf "$stage"' EXIT
+    "$vm/setup.sh"
+    "$vm/build-image.sh"
+    local newest
+    newest=$(sed -n 's/^day\([0-9]*\)-.*/\1/p' "$repo/Cargo.toml" | sort -n | tail -n 1)
+    echo "vm: building tiny-docker (day $newest)" >&2
+    (cd "$repo" && cargo build --quiet --release --features "day$newest" --target-dir "$repo/target")
+    install -D -m 755 "$repo"/target/*/release/tiny-docker "$stage/root/usr/local/bin/tiny-docker"
+    mkdir -p "$stage/root/payload"
+    # The guest's folders get these modes, and mktemp's would shut out all but root.
+    chmod 755 "$stage/root" "$stage/root/payload"
+}
+
+# Makes $stage/payload.tar of it.
+pack_payload() {
+    tar -C "$stage/root" -cf "$stage/payload.tar" --owner=0 --group=0 .
+}

@@ -1,0 +1,27 @@
+# Sourced by accel.sh, run.sh and shell.sh: how QEMU is started, written once.
+# shellcheck shell=bash
+
+image=$(dirname "${BASH_SOURCE[0]}")/image
+
+# qemu kvm|tcg KERNEL-ARGUMENTS [QEMU-ARGUMENTS...]
+#
+# No network: an outside world for NAT is a second network namespace in the
+# guest. No shared folders: what goes in and out are two disks that hold raw tar
+# archives, which every kernel can read without a driver of its own.
+qemu() {
+    local accel=$1 append=$2 accel_arguments
+    shift 2
+    case $accel in
+        kvm) accel_arguments=(-accel kvm -cpu host) ;;
+        # The plainest processor is the fastest to emulate. rdrand: without it the
+        # guest has no random numbers for its first seconds.
+        *) accel_arguments=(-accel "tcg,thread=multi,tb-size=512" -cpu "qemu64,+rdrand") ;;
+    esac
+    # The second serial line is for what the kernel says, the first for programs.
+    # --foreground: without it Ctrl-C would not reach QEMU, and leave it behind.
+    timeout --foreground -k 5 "${VM_TIMEOUT:-900}" qemu-system-x86_64 "${accel_arguments[@]}" \
+        -M q35,usb=off,vmport=off -smp 2 -m "${VM_MEMORY:-2048}" \
+        -nodefaults -no-user-config -display none -nic none -no-reboot \
+        -kernel "$image/vmlinuz" -initrd "$image/initrd.img" \
+        -append "console=ttyS1 quiet loglevel=3 panic=-1 mitigations=off random.trust_cpu=on $append" "$@"
+}

@@ -1,0 +1,19 @@
+#!/bin/bash
+# vm/test.sh [DAY...]: every test of every day, each day built with exactly its
+# own features, all in one boot of the VM. With TINY_DOCKER_UPDATE=1 the tests
+# write anew what they compare with (tests/snapshots, tests/transcripts).
+set -euo pipefail
+. "$(dirname "$(readlink -f "$0")")/jobs.sh"
+
+days=("$@")
+[ $# -gt 0 ] || mapfile -t days < <(sed -n 's/^day\([0-9]*\)-.*/\1/p' "$repo/Cargo.toml" | sort -n)
+new_jobs
+for day in "${days[@]}"; do add_job green "day$day" "$repo" "$day"; done
+
+ended=0
+run_jobs "$stage/out" || ended=$?
+if [ -n "${TINY_DOCKER_UPDATE:-}" ] && [ -d "$stage/out/tests" ]; then
+    cp -R "$stage/out/tests/." "$repo/tests/"
+    echo "vm: tests/snapshots and tests/transcripts are written anew; git diff shows what changed" >&2
+fi
+exit $ended
