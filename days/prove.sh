@@ -6,6 +6,7 @@
 #   - each wrong solution in days/dayN-*/wrong is caught by the test it names.
 # (That the solution is green is proved by vm/test.sh.)
 set -euo pipefail
+# shellcheck source=vm/jobs.sh
 . "$(dirname "$(readlink -f "$0")")/../vm/jobs.sh"
 
 crates=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-prove.XXXXXX")
@@ -38,4 +39,4 @@ for folder in "$repo"/days/day*-*; do
         add_job red "wrong$day-$(basename "$patch" .patch)" "$wrong" "$day" "$caught_by" "$tests" "--exact $caught_by"
     done
 done
-run_jobs
+run_jobs "$stage/out"

@@ -3,7 +3,8 @@
 # before DAY complete, and every body that a learner writes from DAY on replaced
 # by a todo!(). It is generated from src/, so it can never drift from it.
 set -euo pipefail
-repo=$(dirname "$(dirname "$(readlink -f "$0")")")
+# shellcheck source=days/days.sh
+. "$(dirname "$(readlink -f "$0")")/days.sh"
 day=${1:-}
 lab=${2:-$repo/lab}
 
@@ -12,9 +13,7 @@ fail() {
     exit 1
 }
 
-days=$(sed -n 's/^day\([0-9]*\)-.*/\1/p' "$repo/Cargo.toml" | sort -n | tail -n 1)
-{ [[ $day =~ ^[0-9]+$ ]] && [ "$day" -ge 1 ] && [ "$day" -le "$days" ]; } ||
-    fail "which day? expected DAY=1 to DAY=$days, such as: make start DAY=1"
+require_day "$day" start
 [ ! -e "$lab" ] || fail "$lab is there already, and is yours: it is never overwritten." \
     "Whoever started on an earlier day goes on in it: the stubs of the later days are in there." \
     "To start afresh, move it away first:  mv lab lab.old"

@@ -76,7 +76,9 @@ fn task1_bad_usage_is_2_and_what_the_error_proposes_works() {
 #[test]
 fn task1_commands_of_later_days_say_which_day_brings_them() {
     let world = World::new();
-    for (words, day) in [(&["ps"][..], "day 4"), (&["logs", "web"], "day 5"), (&["stop", "web", "db"], "day 6")] {
+    for (words, day) in
+        [(&["ps"][..], "day 4"), (&["logs", "web"], "day 5"), (&["stop", "web", "db"], "day 6")]
+    {
         world.tiny_docker(words).assert().code(125).stdout(is_empty()).stderr(contains(day));
     }
 }
@@ -135,7 +137,11 @@ fn task2_the_first_executable_file_in_the_path_is_run() {
 fn task3_every_exit_code_is_passed_on() {
     let world = World::new();
     for code in 0..=255 {
-        world.tiny_docker(["run", "sh", "-c", &format!("exit {code}")]).assert().code(code).stderr(is_empty());
+        world
+            .tiny_docker(["run", "sh", "-c", &format!("exit {code}")])
+            .assert()
+            .code(code)
+            .stderr(is_empty());
     }
 }
 
@@ -166,7 +172,8 @@ fn task3_the_exit_code_arrives_also_where_sigchld_is_ignored() {
     // The shell's trap is inherited by what it execs: the kernel would reap the
     // child by itself, and the code would be lost.
     let script = format!("trap '' CHLD; exec {} run sh -c 'exit 7'", common::binary().display());
-    let status = std::process::Command::new("bash").args(["-c", &script]).current_dir(world.dir()).status().unwrap();
+    let status =
+        std::process::Command::new("bash").args(["-c", &script]).current_dir(world.dir()).status().unwrap();
     assert_eq!(status.code(), Some(7));
 }
 

@@ -67,7 +67,11 @@ fn task2_the_container_has_its_own_hostname_and_the_host_keeps_its() {
     world.tiny_docker(["run", "sh", "-c", "hostname other; hostname"]).assert().success().stdout("other\n");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), host);
     // Without --hostname it is still not the host's.
-    world.tiny_docker(["run", "hostname"]).assert().success().stdout(is_empty().not().and(predicate::ne(host)));
+    world
+        .tiny_docker(["run", "hostname"])
+        .assert()
+        .success()
+        .stdout(is_empty().not().and(predicate::ne(host)));
 }
 
 #[test]

@@ -27,7 +27,9 @@ const DAY: u8 = if cfg!(feature = "day3-rootfs") {
 fn help_is_as_it_was() {
     let world = World::new();
     let mut text = String::new();
-    for words in [&["--help"][..], &["run", "--help"], &["ps", "--help"], &["logs", "--help"], &["stop", "--help"]] {
+    for words in
+        [&["--help"][..], &["run", "--help"], &["ps", "--help"], &["logs", "--help"], &["stop", "--help"]]
+    {
         let assert = world.tiny_docker(words).assert().success();
         writeln!(text, "$ tiny-docker {}\n{}", words.join(" "), utf8(&assert.get_output().stdout)).unwrap();
     }
@@ -48,7 +50,8 @@ fn explain_is_as_it_was() {
         world.copy_of_rootfs("rootfs");
     }
     let assert = world.tiny_docker(words.split(' ')).env("PATH", "/usr/bin:/bin").assert().success();
-    let narration = utf8(&assert.get_output().stderr).replace(&*world.dir().to_string_lossy(), "/home/learner");
+    let narration =
+        utf8(&assert.get_output().stderr).replace(&*world.dir().to_string_lossy(), "/home/learner");
     insta::assert_snapshot!(format!("explain_day{DAY}"), narration);
 }
 
@@ -100,7 +103,12 @@ fn replay(transcript: &str) -> String {
     let screen = fs::File::create(&screen_file).unwrap();
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", common::binary().parent().unwrap().display());
     let mut shell = Command::new("bash");
-    shell.arg(script_file).current_dir(world.dir()).env("PATH", path).env("TERM", "xterm").env("HOME", "/root");
+    shell
+        .arg(script_file)
+        .current_dir(world.dir())
+        .env("PATH", path)
+        .env("TERM", "xterm")
+        .env("HOME", "/root");
     shell.stdin(Stdio::null()).stdout(screen.try_clone().unwrap()).stderr(screen);
     shell.status().unwrap();
 
@@ -108,8 +116,10 @@ fn replay(transcript: &str) -> String {
     let outputs = screen.split('\u{1e}').skip(1);
     let said: Vec<_> = commands.iter().zip(outputs).collect();
     assert_eq!(said.len(), commands.len(), "the shell ended early:\n{screen}");
-    let text: String =
-        said.iter().map(|(command, output)| format!("$ {}\n{output}", command.replace('\n', "\n> "))).collect();
+    let text: String = said
+        .iter()
+        .map(|(command, output)| format!("$ {}\n{output}", command.replace('\n', "\n> ")))
+        .collect();
     normalised(&text.replace(&*world.dir().to_string_lossy(), "/home/learner"))
 }
 

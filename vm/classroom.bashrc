@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The shell of `make vm-shell`.
 PS1='\[\e[1m\]vm\[\e[0m\]:\w# '
 alias ls='ls --color=auto' ll='ls -l'

@@ -4,14 +4,14 @@
 #   new_jobs
 #   add_job green solution-day3 "$repo" 3
 #   add_job red starter-day2 "$lab" 2 'not yet implemented: day 2' day2_namespaces
-#   run_jobs [OUTDIR]
+#   run_jobs OUTDIR
 #
 # A job is a crate built with the features of one day, and what is expected of
 # its tests: green, all pass; red, all fail and say REASON.
 
 vm=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-repo=$(dirname "$vm")
-export PATH=$PATH:$HOME/.cargo/bin
+# shellcheck source=days/days.sh
+. "$vm/../days/days.sh"
 
 new_jobs() {
     stage=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-jobs.XXXXXX")
@@ -62,7 +62,7 @@ add_job() { # green|red NAME CRATE DAY [REASON] [TEST-PROGRAMS] [FILTER]
     printf '%s=%q\n' crate "$crate" program "$program" expect "$expect" reason "$reason" filter "$filter" >"$dir/job"
 }
 
-run_jobs() { # [OUTDIR]
+run_jobs() { # OUTDIR
     local root=$stage/root
     install -m 755 "$vm/guest-jobs" "$root/payload/run"
     {
@@ -75,5 +75,5 @@ run_jobs() { # [OUTDIR]
     tar -C "$root" -cf "$stage/payload.tar" .
     rm -rf "$root"
     echo "vm: booting" >&2
-    "$vm/run.sh" "$stage/payload.tar" "$@"
+    "$vm/run.sh" "$stage/payload.tar" "$1"
 }

@@ -2,8 +2,8 @@
 # shellcheck shell=bash
 
 vm=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-repo=$(dirname "$vm")
-export PATH=$PATH:$HOME/.cargo/bin
+# shellcheck source=days/days.sh
+. "$vm/../days/days.sh"
 
 # Builds the newest day, and stages it as /usr/local/bin/tiny-docker in $stage/root.
 new_payload() {
@@ -11,10 +11,8 @@ new_payload() {
     trap 'rm -rf "$stage"' EXIT
     "$vm/setup.sh"
     "$vm/build-image.sh"
-    local newest
-    newest=$(sed -n 's/^day\([0-9]*\)-.*/\1/p' "$repo/Cargo.toml" | sort -n | tail -n 1)
-    echo "vm: building tiny-docker (day $newest)" >&2
-    (cd "$repo" && cargo build --quiet --release --features "day$newest" --target-dir "$repo/target")
+    echo "vm: building tiny-docker (day $(newest_day))" >&2
+    (cd "$repo" && cargo build --quiet --release --features "day$(newest_day)" --target-dir "$repo/target")
     install -D -m 755 "$repo"/target/*/release/tiny-docker "$stage/root/usr/local/bin/tiny-docker"
     mkdir -p "$stage/root/payload"
     # The guest's folders get these modes, and mktemp's would shut out all but root.

@@ -3,10 +3,11 @@
 # own features, all in one boot of the VM. With TINY_DOCKER_UPDATE=1 the tests
 # write anew what they compare with (tests/snapshots, tests/transcripts).
 set -euo pipefail
+# shellcheck source=vm/jobs.sh
 . "$(dirname "$(readlink -f "$0")")/jobs.sh"
 
 days=("$@")
-[ $# -gt 0 ] || mapfile -t days < <(sed -n 's/^day\([0-9]*\)-.*/\1/p' "$repo/Cargo.toml" | sort -n)
+[ $# -gt 0 ] || mapfile -t days < <(all_days)
 new_jobs
 for day in "${days[@]}"; do add_job green "day$day" "$repo" "$day"; done
 

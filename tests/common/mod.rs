@@ -219,7 +219,8 @@ impl Traces {
         let mut files = BTreeSet::new();
         for dir in [std::env::temp_dir(), "/run".into(), "/var/lib/tiny-docker".into()] {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-            let ours = |path: &PathBuf| path != own && (alone || path.to_string_lossy().contains("tiny-docker"));
+            let ours =
+                |path: &PathBuf| path != own && (alone || path.to_string_lossy().contains("tiny-docker"));
             files.extend(entries.filter(ours).map(|path| path.display().to_string()));
         }
         walk(&rootfs_path("busybox"), &mut |path, metadata| {
