@@ -101,7 +101,10 @@ fn replay(transcript: &str) -> String {
     // stdout and stderr are one file, in the order in which they are written.
     let screen_file = world.dir().join(".screen");
     let screen = fs::File::create(&screen_file).unwrap();
-    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", common::binary().parent().unwrap().display());
+    let bin = world.dir().join("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink(common::binary(), bin.join("tiny-docker")).unwrap();
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
     let mut shell = Command::new("bash");
     shell
         .arg(script_file)
@@ -120,12 +123,27 @@ fn replay(transcript: &str) -> String {
         .iter()
         .map(|(command, output)| format!("$ {}\n{output}", command.replace('\n', "\n> ")))
         .collect();
-    normalised(&text.replace(&*world.dir().to_string_lossy(), "/home/learner"))
+    // As if tiny-docker were installed, and the commands typed.
+    let text = text.replace(&*bin.to_string_lossy(), "/usr/local/bin");
+    let text = text.replace(&*world.dir().to_string_lossy(), "/home/learner");
+    number_namespaces(&text.lines().map(as_typed).collect::<String>())
+}
+
+/// A script's shell begins its messages with the script's name and line, one
+/// that is typed into with its own name; and it says less of a killed command.
+fn as_typed(line: &str) -> String {
+    let message =
+        line.strip_prefix("/home/learner/.transcript: line ").and_then(|rest| rest.split_once(": "));
+    match message {
+        None => format!("{line}\n"),
+        Some((_, killed)) if killed.contains(" Killed ") => "Killed\n".into(),
+        Some((_, message)) => format!("bash: {message}\n"),
+    }
 }
 
 /// Namespaces are known by inode numbers, which differ from run to run. What
 /// matters is which are the same: number them in the order they appear.
-fn normalised(text: &str) -> String {
+fn number_namespaces(text: &str) -> String {
     let mut seen: Vec<&str> = Vec::new();
     let mut result = String::new();
     let mut rest = text;
