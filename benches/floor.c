@@ -86,7 +86,6 @@ static void enter(const char *rootfs)
     MUST(setgid(0));
     MUST(setuid(0));
     MUST(prctl(PR_SET_PDEATHSIG, SIGKILL));
-    MUST(syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC));
 }
 
 int main(int argc, char **argv)
@@ -101,6 +100,7 @@ int main(int argc, char **argv)
     };
     if (argc < 3)
         return 2;
+    MUST(syscall(SYS_close_range, 3, ~0U, 0));
     long pid = syscall(SYS_clone3, &args, sizeof args);
     MUST(pid);
     if (pid == 0) {

@@ -109,6 +109,11 @@ pub type Mechanisms = [Box<dyn Mechanism>];
 /// `cleanup` runs in reverse over every mechanism whose `prepare` was called,
 /// whatever happened in between.
 pub fn run(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> {
+    // Whoever started us may have left files open, and they are not the
+    // container's. Now, not at exec: a rootfs in which some path is a link to
+    // /proc/self/fd/3 would use them before. (CVE-2024-21626)
+    let describe = || ("close_range(3, ~0, 0)".into(), "exec 3>&- 4>&- …".into());
+    step(1, describe, kernel::close_inherited_files)?;
     // Before anything is made: from here on a signal can no longer end the
     // runtime between two steps, with the second half undone.
     let signals = Signals::block()?;

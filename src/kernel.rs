@@ -62,12 +62,12 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(c_int::from(code)) }
 }
 
-/// Marks all open file descriptors from `first` on to be closed by a successful
-/// exec. (close_range(2))
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    let flags = libc::CLOSE_RANGE_CLOEXEC;
-    // SAFETY: closes nothing now, and takes no pointer.
-    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) } {
+/// Closes all file descriptors but stdin, stdout and stderr. To be called
+/// before this program has opened any. (close_range(2))
+pub fn close_inherited_files() -> io::Result<()> {
+    // SAFETY: takes no pointer; and what it closes was opened by another
+    // program, so that no value of this one owns it.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

@@ -15,7 +15,6 @@ use crate::command::DEFAULT_PATH;
 use crate::container::{Container, Mechanism, User};
 use crate::error::Result;
 use crate::explain::{shell, step};
-use crate::kernel;
 
 const DAY: u8 = 3;
 
@@ -58,7 +57,7 @@ impl Mechanism for Process {
             make_workdir(dir)?;
         }
         container.working_dir = self.workdir.take();
-        close_other_files()
+        Ok(())
     }
 }
 // ANCHOR_END: mechanism
@@ -147,8 +146,8 @@ fn look_up(text: &str) -> Result<(User, String)> {
 }
 // ANCHOR_END: user
 
-/// Docker's limit. Not to be exceeded: 4294967295 is -1, and setuid(-1) would
-/// leave the command root.
+/// Docker's limit. Above it lies 4294967295, which is -1, which the kernel takes
+/// for "no id". (setresuid(2))
 const MAX_ID: u32 = i32::MAX as u32;
 
 fn parse_id(text: &str) -> Option<u32> {
@@ -183,14 +182,3 @@ fn make_workdir(dir: &Path) -> Result<()> {
     let describe = || (format!("mkdir({dir:?}, 0o755)"), format!("mkdir -p {}", shell(dir)));
     step(DAY, describe, || DirBuilder::new().recursive(true).mode(0o755).create(dir))
 }
-
-// ANCHOR: close
-/// Has exec close every file but stdin, stdout and stderr. One that the host
-/// left open and that is a directory would be a way out of the root.
-fn close_other_files() -> Result<()> {
-    // ANCHOR: day3_close_solution
-    let describe = || ("close_range(3, ~0, CLOSE_RANGE_CLOEXEC)".into(), "exec 3>&- 4>&- …".into());
-    step(DAY, describe, || kernel::close_on_exec_from(3))
-    // ANCHOR_END: day3_close_solution
-}
-// ANCHOR_END: close

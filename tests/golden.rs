@@ -144,22 +144,23 @@ fn as_typed(line: &str) -> String {
 /// Namespaces are known by inode numbers, which differ from run to run. What
 /// matters is which are the same: number them in the order they appear.
 fn number_namespaces(text: &str) -> String {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
     let mut result = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(":[") {
+        write!(result, "{before}:[").unwrap();
+        rest = after;
         let digits = after.split(']').next().unwrap_or_default();
-        result += before;
-        result += ":[";
         if digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            if !seen.contains(&digits) {
-                seen.push(digits);
+            // Of different kinds, two may have the same number at different times.
+            let kind = before.rsplit(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            let name = format!("{kind}{digits}");
+            if !seen.contains(&name) {
+                seen.push(name.clone());
             }
-            let number = seen.iter().position(|one| *one == digits).unwrap();
+            let number = seen.iter().position(|one| *one == name).unwrap();
             write!(result, "{}", 4026531841 + number).unwrap();
             rest = &after[digits.len()..];
-        } else {
-            rest = after;
         }
     }
     result + rest
