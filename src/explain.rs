@@ -53,7 +53,7 @@ fn narrate(day: u8, call: &str, by_hand: &str) {
     let who = if IN_CHILD.load(Relaxed) { "child" } else { "parent" };
     // One write for the whole line: parent and child share this stderr. That
     // nobody may be reading it is no reason to fail.
-    let line = format!("[day {day}] {who:<6}  {call:<58}  # {by_hand}\n");
+    let line = format!("[day {day}] {who:<6}  {call:<48}  # {by_hand}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
