@@ -63,7 +63,7 @@ unpack() { # TAR DIR: what dpkg would have left there
     done
     ln -sfn dash "$2/usr/bin/sh"
     [ -e "$2/usr/bin/awk" ] || ln -s mawk "$2/usr/bin/awk"
-    mkdir -p "$2"/{dev,etc,home/app,proc,root,run,srv,sys,tmp,var/lib,var/log,var/tmp}
+    mkdir -p "$2"/{dev,etc,home/app,mnt,proc,root,run,srv,sys,tmp,var/lib,var/log,var/tmp}
     ln -sfn /run "$2/var/run"
     chmod 755 "$2"
     chmod 700 "$2/root"
