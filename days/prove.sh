@@ -12,8 +12,10 @@ set -euo pipefail
 crates=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-prove.XXXXXX")
 new_jobs
 trap 'rm -rf "$stage" "$crates"' EXIT
-# One target folder for all: the dependencies are built once.
-export CARGO_TARGET_DIR=$repo/target
+# One target folder for all: the dependencies are built once. But not the repo's
+# own: cargo tells a package by its name and the age of its files, so that it
+# would take the wrong solution that was built last for the repo's program.
+export CARGO_TARGET_DIR=$repo/target/prove
 
 for folder in "$repo"/days/day*-*; do
     name=$(basename "$folder")
