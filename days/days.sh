@@ -17,3 +17,14 @@ require_day() { # DAY MAKE-TARGET
         exit 1
     fi
 }
+
+# The test programs of the days FIRST to LAST: day1_cli day2_namespaces ...
+test_programs() { # FIRST LAST
+    local day
+    for ((day = $1; day <= $2; day++)); do basename "$repo"/tests/day"$day"_*.rs .rs; done
+}
+
+# What of the repo makes a crate of its own.
+copy_crate() { # DIR
+    cp -R "$repo"/{Cargo.toml,Cargo.lock,.cargo,clippy.toml,rustfmt.toml,src,tests,benches} "$1/"
+}

@@ -21,21 +21,20 @@ for folder in "$repo"/days/day*-*; do
     name=$(basename "$folder")
     day=${name#day}
     day=${day%%-*}
-    tests=$(basename "$repo"/tests/day"$day"_*.rs .rs)
+    tests=$(test_programs "$day" "$day")
 
     starter=$crates/starter$day
     "$repo/days/start.sh" "$day" "$starter"
     add_job red "starter$day" "$starter" "$day" "not yet implemented: day $day" "$tests"
     if [ "$day" -gt 1 ]; then
-        before=
-        for ((n = 1; n < day; n++)); do before+=" $(basename "$repo"/tests/day"$n"_*.rs .rs)"; done
+        before=$(test_programs 1 $((day - 1)) | xargs)
         add_job green "starter$day-before" "$starter" $((day - 1)) "" "$before"
     fi
 
     for patch in "$folder"/wrong/*.patch; do
         wrong=$crates/$(basename "$patch" .patch)
         mkdir "$wrong"
-        cp -R "$repo"/{Cargo.toml,Cargo.lock,.cargo,clippy.toml,src,tests,benches} "$wrong/"
+        copy_crate "$wrong"
         patch --quiet --directory="$wrong" --strip=1 <"$patch"
         caught_by=$(sed -n 's/^# caught by: //p' "$patch")
         add_job red "wrong$day-$(basename "$patch" .patch)" "$wrong" "$day" "$caught_by" "$tests" "--exact $caught_by"

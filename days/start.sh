@@ -22,7 +22,7 @@ new=$lab.new
 rm -rf "$new"
 mkdir -p "$new"
 trap 'rm -rf "$new"' EXIT
-cp -R "$repo"/{Cargo.toml,Cargo.lock,.cargo,clippy.toml,rustfmt.toml,src,tests,benches} "$new/"
+copy_crate "$new"
 printf '/target/\n' >"$new/.gitignore"
 
 # A workspace of its own. And what a stub does not use yet is no mistake.

@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
-use common::{World, alive, until};
+use common::World;
 use nix::sys::signal::Signal;
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty};
@@ -203,10 +203,7 @@ fn task3_the_command_does_not_outlive_a_runtime_that_was_killed() {
     let world = World::new();
     let mut running = world.start(["run", "sh", "-c", "echo ready; exec sleep 1000"]);
     running.line();
-    let command = running.command();
-    running.signal_runtime(Signal::SIGKILL);
-    assert_eq!(running.ended(), -9);
-    until("the command is gone", || !alive(command));
+    running.ends_with_its_runtime();
 }
 
 #[test]

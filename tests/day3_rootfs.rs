@@ -14,8 +14,7 @@ use std::thread;
 use std::time::Instant;
 
 use assert_cmd::assert::Assert;
-use common::{World, alive, busybox, rootfs, until};
-use nix::sys::signal::Signal;
+use common::{World, busybox, rootfs};
 use nix::sys::stat::Mode;
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty};
@@ -454,10 +453,7 @@ fn task7_nothing_outlives_a_runtime_that_was_killed_whatever_the_user() {
         let words = ["run", "--rootfs", rootfs.to_str().unwrap(), "-u", user, "sh", "-c", script];
         let mut running = world.start(words);
         running.line();
-        let command = running.command();
-        running.signal_runtime(Signal::SIGKILL);
-        assert_eq!(running.ended(), -9);
-        until("the command is gone", || !alive(command));
+        running.ends_with_its_runtime();
     }
 }
 

@@ -147,6 +147,15 @@ impl Running {
         kill(self.command(), signal).unwrap();
     }
 
+    /// Kills the runtime with SIGKILL, and waits until the command is gone too.
+    /// Its first line must have been read.
+    pub fn ends_with_its_runtime(self) {
+        let command = self.command();
+        self.signal_runtime(Signal::SIGKILL);
+        assert_eq!(self.ended(), -9);
+        until("the command is gone", || !alive(command));
+    }
+
     /// Waits for the runtime's end: its exit code, or minus the signal's number.
     pub fn ended(mut self) -> i32 {
         let mut status = None;
