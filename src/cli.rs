@@ -20,6 +20,12 @@ pub struct Cli {
     #[arg(long, global = true)]
     explain: bool,
 
+    // Here so that it may stand before the subcommand too; those that need it
+    // have it.
+    #[cfg(feature = "day4-metadata")]
+    #[command(flatten)]
+    _state: crate::state::State,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -33,14 +39,34 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<Run>),
+
+    #[cfg(feature = "day4-metadata")]
+    Ps(crate::ps::Ps),
+    #[cfg(feature = "day4-metadata")]
+    Inspect(crate::ps::Inspect),
+    #[cfg(feature = "day4-metadata")]
+    Rm(crate::ps::Rm),
     /// List containers (comes to life on day 4)
+    #[cfg(not(feature = "day4-metadata"))]
     Ps,
+
+    #[cfg(feature = "day5-logs")]
+    Logs(crate::log_reader::ShowLogs),
     /// Show what a container wrote (comes to life on day 5)
+    #[cfg(not(feature = "day5-logs"))]
     Logs {
         /// The container's id or name
         container: OsString,
     },
+
+    #[cfg(feature = "day6-stop")]
+    Stop(crate::stop::StopContainers),
+    #[cfg(feature = "day6-stop")]
+    Kill(crate::stop::Kill),
+    #[cfg(feature = "day6-stop")]
+    Wait(crate::stop::Wait),
     /// Stop containers (comes to life on day 6)
+    #[cfg(not(feature = "day6-stop"))]
     Stop {
         /// Their ids or names
         #[arg(required = true)]
@@ -65,6 +91,18 @@ struct Run {
     #[command(flatten)]
     process: crate::process::Process,
 
+    #[cfg(feature = "day4-metadata")]
+    #[command(flatten)]
+    metadata: crate::metadata::Metadata,
+
+    #[cfg(feature = "day5-logs")]
+    #[command(flatten)]
+    logs: crate::logs::Logs,
+
+    #[cfg(feature = "day6-stop")]
+    #[command(flatten)]
+    stop: crate::stop::Stop,
+
     /// The command, and its arguments: from here on, all words are the command's
     #[arg(required = true, trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
     command: Vec<OsString>,
@@ -80,6 +118,12 @@ impl Run {
             Box::new(self.rootfs),
             #[cfg(feature = "day3-rootfs")]
             Box::new(self.process),
+            #[cfg(feature = "day4-metadata")]
+            Box::new(self.metadata),
+            #[cfg(feature = "day5-logs")]
+            Box::new(self.logs),
+            #[cfg(feature = "day6-stop")]
+            Box::new(self.stop),
         ])
     }
 }
@@ -99,22 +143,52 @@ impl Cli {
         if self.explain {
             explain::turn_on();
         }
-        // ANCHOR: day1_execute_solution
         match self.command {
-            Command::Run(run) => {
-                let container = Container::new(run.command.clone());
-                container::run(container, &mut run.mechanisms())
-            }
-            Command::Ps => {
-                bail!("ps comes to life on day 4: nothing remembers yet which containers were started")
-            }
-            Command::Logs { .. } => {
-                bail!("logs comes to life on day 5: nothing keeps yet what a container writes")
-            }
-            Command::Stop { .. } => {
-                bail!("stop comes to life on day 6: nothing ends a container from outside yet")
-            }
+            Command::Run(run) => run.execute(),
+
+            #[cfg(feature = "day4-metadata")]
+            Command::Ps(ps) => ps.execute(),
+            #[cfg(feature = "day4-metadata")]
+            Command::Inspect(inspect) => inspect.execute(),
+            #[cfg(feature = "day4-metadata")]
+            Command::Rm(rm) => rm.execute(),
+            #[cfg(not(feature = "day4-metadata"))]
+            Command::Ps => not_yet("ps", 4, "nothing remembers yet which containers were started"),
+
+            #[cfg(feature = "day5-logs")]
+            Command::Logs(logs) => logs.execute(),
+            #[cfg(not(feature = "day5-logs"))]
+            Command::Logs { .. } => not_yet("logs", 5, "nothing keeps yet what a container writes"),
+
+            #[cfg(feature = "day6-stop")]
+            Command::Stop(stop) => stop.execute(),
+            #[cfg(feature = "day6-stop")]
+            Command::Kill(kill) => kill.execute(),
+            #[cfg(feature = "day6-stop")]
+            Command::Wait(wait) => wait.execute(),
+            #[cfg(not(feature = "day6-stop"))]
+            Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }
+    }
+}
+
+// ANCHOR: execute
+impl Run {
+    /// Runs the container. Returns what its command exited with.
+    fn execute(self) -> Result<u8> {
+        // ANCHOR: day1_execute_solution
+        let container = Container::new(self.command.clone());
+        container::run(container, &mut self.mechanisms())
         // ANCHOR_END: day1_execute_solution
     }
 }
+
+/// The error of a command whose day has not come: which day that is, and why
+/// it cannot work before.
+#[allow(dead_code)] // from day 6 on
+fn not_yet(command: &str, day: u8, why: &str) -> Result<u8> {
+    // ANCHOR: day1_not_yet_solution
+    bail!("{command} comes to life on day {day}: {why}")
+    // ANCHOR_END: day1_not_yet_solution
+}
+// ANCHOR_END: execute

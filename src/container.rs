@@ -1,8 +1,8 @@
 //! The heart: a container is a process, and mechanisms shape its world.
 //!
 //! ```text
-//! parent  prepare₁ … prepareₙ  clone3  attach₁ … attachₙ  release           wait  cleanupₙ … cleanup₁
-//! child                           └──────── waits ───────────┴ enter₁ … enterₙ  exec …… exit
+//! parent  prepare₁…ₙ  clone3  attach₁…ₙ  release              started₁…ₙ  wait  cleanupₙ…₁
+//! child                  └──── waits ────────┴ enter₁…ₙ  exec ……………………… exit
 //! ```
 
 use std::collections::BTreeMap;
@@ -19,13 +19,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Pid, Uid, chdir, pipe2, setgid, setgroups, setuid};
+use nix::sys::stat::fstat;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{
+    Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setgid, setgroups, setuid,
+};
 
 use crate::command;
 use crate::error::{Failure, Result, exit_code};
 use crate::explain::{self, shell, step};
 use crate::kernel::{self, Clone};
-use crate::wait::{Child, Signals};
+use crate::wait::{self, Arrived, Child, Signals, exit_code_of};
 
 /// What a container will be. The command line says the first of it, every
 /// mechanism's `prepare` adds its part, and whoever owns the right moment
@@ -46,6 +50,20 @@ pub struct Container {
     pub user: Option<User>,
     /// Where the command starts, seen from inside; `None`: wherever it is.
     pub working_dir: Option<PathBuf>,
+    /// What becomes /dev/console on a root of its own: a mount that is attached
+    /// nowhere yet.
+    pub console: Option<OwnedFd>,
+    /// Its stdin, stdout and stderr; `None`: the runtime's.
+    pub stdio: [Option<OwnedFd>; 3],
+    /// What to do as the very last before exec, as the command's user.
+    pub before_exec: Option<fn() -> Result<()>>,
+    /// By what it is known; `None`: nobody remembers it.
+    pub id: Option<String>,
+    /// The directory, absolute, in which things about it are kept.
+    pub dir: Option<PathBuf>,
+    /// How its command ended, and what the runtime exits with; `None`: not yet,
+    /// or it never started.
+    pub exit: Option<(WaitStatus, u8)>,
 }
 
 /// The three kinds of ids that decide what a process may do. (credentials(7))
@@ -70,13 +88,19 @@ impl Container {
             rootfs: None,
             user: None,
             working_dir: None,
+            console: None,
+            stdio: [None, None, None],
+            before_exec: None,
+            id: None,
+            dir: None,
+            exit: None,
         }
     }
 }
 
 // ANCHOR: mechanism
 /// One mechanism of one day. Its fields are its command-line flags; its
-/// behaviour is four moments in a container's life.
+/// behaviour is what it does at six moments of a container's life.
 pub trait Mechanism {
     /// Parent, before the child exists: check the flags, and make what the child
     /// will be born into. Host paths are opened here.
@@ -91,6 +115,15 @@ pub trait Mechanism {
     /// What it changes in `container` stays in the child.
     fn enter(&mut self, _container: &mut Container) -> Result<()> {
         Ok(())
+    }
+    /// Parent; the child has become the command.
+    fn started(&mut self, _container: &mut Container, _child: Pid) -> Result<()> {
+        Ok(())
+    }
+    /// Parent, while the command runs: a signal has reached the runtime. Returns
+    /// whether that is dealt with; if not, the next mechanism is asked.
+    fn signalled(&mut self, _child: Pid, _arrived: Arrived) -> Result<bool> {
+        Ok(false)
     }
     /// Parent, once the child is gone, or when an earlier moment failed: undo.
     fn cleanup(&mut self, _container: &Container) -> Result<()> {
@@ -120,7 +153,7 @@ pub fn run(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> 
     let mut prepared = 0;
     let outcome = prepare(&mut container, mechanisms, &mut prepared)
         .and_then(|()| start(&mut container, mechanisms, &signals))
-        .and_then(|child| child.wait(&signals));
+        .and_then(|child| wait(child, &mut container, mechanisms, &signals));
     // One that fails does not keep the others from cleaning up.
     let undone = (mechanisms[..prepared].iter_mut().rev())
         .map(|mechanism| mechanism.cleanup(&container))
@@ -163,6 +196,9 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signa
         }
     };
     drop((gate, reporter));
+    // The child has its own copies. While ours are open, what the command writes
+    // to would never come to its end.
+    container.stdio = [None, None, None];
 
     for mechanism in mechanisms.iter_mut() {
         mechanism.attach(container, child.pid)?;
@@ -182,6 +218,31 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signa
     }
 }
 // ANCHOR_END: start
+
+// ANCHOR: wait
+/// From the command's first moment to its last. Returns its exit code.
+fn wait(
+    child: Child,
+    container: &mut Container,
+    mechanisms: &mut Mechanisms,
+    signals: &Signals,
+) -> Result<u8> {
+    for mechanism in mechanisms.iter_mut() {
+        mechanism.started(container, child.pid)?;
+    }
+    let status = child.wait(signals, |child, arrived| {
+        for mechanism in mechanisms.iter_mut() {
+            if mechanism.signalled(child, arrived)? {
+                return Ok(());
+            }
+        }
+        wait::take(child, arrived)
+    })?;
+    let code = exit_code_of(status)?;
+    container.exit = Some((status, code));
+    Ok(code)
+}
+// ANCHOR_END: wait
 
 /// The child's side: never returns. Either it becomes the command, or it
 /// reports and exits.
@@ -214,6 +275,7 @@ fn enter(
     for mechanism in mechanisms {
         mechanism.enter(container)?;
     }
+    hand_over(&container.stdio, container.user.as_ref())?;
     if let Some(user) = &container.user {
         assume(user)?;
         // Changing the user id made the kernel forget it. (prctl(2))
@@ -221,6 +283,9 @@ fn enter(
     }
     if let Some(dir) = &container.working_dir {
         step(3, || (format!("chdir({dir:?})"), format!("cd {}", shell(dir))), || chdir(dir))?;
+    }
+    if let Some(last_step) = container.before_exec {
+        last_step()?;
     }
     signals.restore()?;
     command::exec(&container.command, &container.environment)
@@ -239,6 +304,27 @@ fn die_with_the_parent(reporter: &OwnedFd) -> Result<()> {
     poll(&mut fds, PollTimeout::ZERO).context("poll the report pipe")?;
     if fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
         bail!("the runtime died");
+    }
+    Ok(())
+}
+
+/// Makes `stdio` the standard streams of this process, and so of the command.
+/// They are made over to its user, who may want to open /dev/stderr by that
+/// name. What is for everybody anyway, /dev/null above all, stays as it is.
+fn hand_over(stdio: &[Option<OwnedFd>; 3], user: Option<&User>) -> Result<()> {
+    explain::keep_stderr();
+    for (number, stream) in stdio.iter().enumerate() {
+        let Some(stream) = stream else { continue };
+        let mode = fstat(stream).context("fstat")?.st_mode;
+        if let Some(user) = user.filter(|_| mode & 0o006 == 0) {
+            fchown(stream, Some(user.uid), None).context("fchown")?;
+        }
+        let describe = || (format!("dup2(…, {number})"), "exec <… >… 2>…".into());
+        step(5, describe, || match number {
+            0 => dup2_stdin(stream),
+            1 => dup2_stdout(stream),
+            _ => dup2_stderr(stream),
+        })?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What can go wrong, and the exit code that says so.
 
 use std::fmt;
+use std::io::Write;
 
 /// The result of everything that can fail here. [`exit_code`] finds the exit
 /// code again, under whatever context was added on the way.
@@ -34,4 +35,24 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(failure) => failure.exit_code,
         None => RUNTIME_ERROR,
     }
+}
+
+/// Prints `error` with its causes. `{:#}`: without a backtrace, whatever
+/// RUST_BACKTRACE says.
+pub fn print(error: &anyhow::Error) {
+    let _ = writeln!(std::io::stderr(), "tiny-docker: {error:#}");
+}
+
+/// Does something for each of several containers. One that fails is reported,
+/// and keeps it from none of the others. Returns the exit code: 1, as Docker's,
+/// if one failed.
+pub fn for_each(words: &[String], mut action: impl FnMut(&str) -> Result<()>) -> u8 {
+    let mut code = 0;
+    for word in words {
+        if let Err(error) = action(word) {
+            print(&error);
+            code = 1;
+        }
+    }
+    code
 }

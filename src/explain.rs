@@ -6,7 +6,10 @@
 
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Write, stderr};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::Context;
@@ -15,6 +18,7 @@ use crate::error::Result;
 
 static ON: AtomicBool = AtomicBool::new(false);
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
+static STDERR: OnceLock<File> = OnceLock::new();
 
 /// From here on, print every [`step`] to stderr.
 pub fn turn_on() {
@@ -24,6 +28,16 @@ pub fn turn_on() {
 /// From here on, this process is the child: its lines say so.
 pub fn in_child() {
     IN_CHILD.store(true, Relaxed);
+}
+
+/// Before stderr becomes the command's: what is still to tell goes where the
+/// rest went. (The copy is closed at exec.)
+pub fn keep_stderr() {
+    if ON.load(Relaxed)
+        && let Ok(copy) = stderr().as_fd().try_clone_to_owned()
+    {
+        let _ = STDERR.set(copy.into());
+    }
 }
 
 // ANCHOR: step
@@ -41,6 +55,7 @@ pub fn step<T, E>(
 where
     std::result::Result<T, E>: Context<T, E>,
 {
+    crate::fault::moment(who());
     if ON.load(Relaxed) {
         let (call, by_hand) = describe();
         narrate(day, &call, &by_hand);
@@ -49,12 +64,19 @@ where
 }
 // ANCHOR_END: step
 
+fn who() -> &'static str {
+    if IN_CHILD.load(Relaxed) { "child" } else { "parent" }
+}
+
 fn narrate(day: u8, call: &str, by_hand: &str) {
-    let who = if IN_CHILD.load(Relaxed) { "child" } else { "parent" };
+    let who = who();
     // One write for the whole line: parent and child share this stderr. That
     // nobody may be reading it is no reason to fail.
     let line = format!("[day {day}] {who:<6}  {call:<48}  # {by_hand}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let _ = match STDERR.get() {
+        Some(mut kept) => kept.write_all(line.as_bytes()),
+        None => stderr().write_all(line.as_bytes()),
+    };
 }
 
 /// `argument` as a person would type it into a shell.

@@ -6,6 +6,9 @@
 //! | [`container`] | 1 | the heart: a container is a process, and mechanisms shape its world |
 //! | `namespaces` | 2 | Can I run it inside new Linux namespaces? |
 //! | `rootfs`, `devices`, `process` | 3 | Can I give it a different root filesystem? |
+//! | `metadata`, `record`, `state`, `ps` | 4 | Can I remember what I started? |
+//! | `logs`, `log_file`, `log_reader`, `terminal`, `supervisor` | 5 | Can I capture logs? |
+//! | `stop`, `init` | 6 | Can I stop a running container? |
 //!
 //! [`kernel`] holds the few system calls that no library wraps, [`explain`] the
 //! narration, [`error`] the exit codes. Read [`container`] first.
@@ -15,6 +18,7 @@ pub mod command;
 pub mod container;
 pub mod error;
 pub mod explain;
+mod fault;
 pub mod kernel;
 pub mod wait;
 
@@ -29,3 +33,28 @@ pub mod devices;
 pub mod process;
 #[cfg(feature = "day3-rootfs")]
 pub mod rootfs;
+
+#[cfg(feature = "day4-metadata")]
+pub mod metadata;
+#[cfg(feature = "day4-metadata")]
+pub mod ps;
+#[cfg(feature = "day4-metadata")]
+pub mod record;
+#[cfg(feature = "day4-metadata")]
+pub mod state;
+
+#[cfg(feature = "day5-logs")]
+pub mod log_file;
+#[cfg(feature = "day5-logs")]
+pub mod log_reader;
+#[cfg(feature = "day5-logs")]
+pub mod logs;
+#[cfg(feature = "day5-logs")]
+pub mod supervisor;
+#[cfg(feature = "day5-logs")]
+pub mod terminal;
+
+#[cfg(feature = "day6-stop")]
+pub mod init;
+#[cfg(feature = "day6-stop")]
+pub mod stop;

@@ -1,6 +1,5 @@
 //! `tiny-docker`: the command line. What it does is in the library: `src/lib.rs`.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,10 +11,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.execute() {
         Ok(code) => ExitCode::from(code),
-        // The one place where an error is printed. `{:#}` is the message with
-        // its causes and without a backtrace, whatever RUST_BACKTRACE says.
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "tiny-docker: {error:#}");
+            error::print(&error);
             ExitCode::from(error::exit_code(&error))
         }
     }

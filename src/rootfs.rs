@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -36,10 +35,6 @@ pub struct Rootfs {
     /// Make the container's / read-only
     #[arg(long, requires = "rootfs")]
     read_only: bool,
-
-    /// The terminal that becomes /dev/console.
-    #[arg(skip)]
-    console: Option<OwnedFd>,
 }
 
 // ANCHOR: mechanism
@@ -47,7 +42,7 @@ impl Mechanism for Rootfs {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         if let Some(dir) = &self.rootfs {
             container.rootfs = Some(check_rootfs(dir)?);
-            self.console = devices::open_console()?;
+            container.console = devices::open_console()?;
         }
         Ok(())
     }
@@ -63,7 +58,7 @@ impl Mechanism for Rootfs {
         mount_point("/sys")?;
         mount_sys()?;
         mount_point("/dev")?;
-        devices::make_dev(self.console.take())?;
+        devices::make_dev(container.console.take())?;
         hide_the_host()?;
         if self.read_only {
             make_root_read_only()?;

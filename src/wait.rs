@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -25,17 +25,14 @@ impl Signals {
     /// Blocks every signal that could end the runtime before it has cleaned up.
     ///
     /// Not blocked: faults, which are bugs and happen at once, and the signals
-    /// of Ctrl-Z and `fg`, so that the shell's job control stops and continues
-    /// the runtime together with its command.
+    /// that stop a job in the background which wants the terminal.
     pub fn block() -> Result<Signals> {
         // Whoever started us may have had SIGCHLD ignored, and that is inherited;
         // the kernel would then reap the child itself and its exit code be lost.
         kernel::reset_signal(Signal::SIGCHLD).context("reset SIGCHLD")?;
         use Signal::*;
         let mut blocked = SigSet::all();
-        for signal in
-            [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT]
-        {
+        for signal in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGTTIN, SIGTTOU] {
             blocked.remove(signal);
         }
         let before =
@@ -53,9 +50,58 @@ impl Signals {
         self.before.thread_set_mask().context("restore the signal mask")
     }
 
-    fn next(&self) -> Result<Option<Signal>> {
-        let Some(info) = self.pending.read_signal().context("read from signalfd")? else { return Ok(None) };
-        Ok(Signal::try_from(info.ssi_signo as i32).ok())
+    /// Waits for the next one.
+    pub fn wait(&self) -> Result<Arrived> {
+        loop {
+            if let Some(arrived) = self.next()? {
+                return Ok(arrived);
+            }
+            match poll(&mut [PollFd::new(self.pending.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("wait for a signal"),
+            }
+        }
+    }
+
+    /// The next one that has arrived, if any.
+    pub fn next(&self) -> Result<Option<Arrived>> {
+        loop {
+            let Some(info) = self.pending.read_signal().context("read from signalfd")? else {
+                return Ok(None);
+            };
+            // A real-time signal has no meaning for us.
+            if let Ok(signal) = Signal::try_from(info.ssi_signo as i32) {
+                return Ok(Some(Arrived { signal, from_kernel: info.ssi_code == SI_KERNEL }));
+            }
+        }
+    }
+}
+
+/// `si_code` of a signal that no process sent, but the kernel: for a key of the
+/// terminal such as Ctrl-C, for one. (sigaction(2); the libc crate lacks it)
+const SI_KERNEL: i32 = 0x80;
+
+/// A signal that reached the runtime.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived {
+    /// Which one.
+    pub signal: Signal,
+    /// Nobody sent it but the kernel: a key of the terminal, for one. It then went
+    /// to all of the terminal's foreground process group.
+    pub from_kernel: bool,
+}
+
+/// What a signal does to a runtime that no mechanism has told otherwise.
+///
+/// SIGTERM and SIGHUP end the command at once. (Day 6 passes them on instead.)
+/// Ctrl-C and Ctrl-\ do nothing here: the terminal sends SIGINT and SIGQUIT to
+/// the command as well, and it decides. Ctrl-Z stops the command, and so it does
+/// the runtime: that is what the shell waits for.
+pub fn take(child: Pid, arrived: Arrived) -> Result<()> {
+    match arrived.signal {
+        Signal::SIGTERM | Signal::SIGHUP => kill(child, Signal::SIGKILL).context("kill the command"),
+        Signal::SIGTSTP => raise(Signal::SIGSTOP).context("stop"),
+        _ => Ok(()),
     }
 }
 
@@ -74,12 +120,13 @@ impl Child {
         Child { pid, pidfd, reaped: false }
     }
 
-    /// Waits for the end of the command, and returns its exit code.
-    ///
-    /// SIGTERM and SIGHUP to the runtime end the command at once. (Day 6 passes
-    /// them on instead.) SIGINT and SIGQUIT do nothing here: Ctrl-C in a terminal
-    /// sends them to the command as well, and it decides.
-    pub fn wait(mut self, signals: &Signals) -> Result<u8> {
+    /// Waits for the end of the command, and returns how it ended. `on_signal`
+    /// is told of each signal that reaches the runtime meanwhile.
+    pub fn wait(
+        mut self,
+        signals: &Signals,
+        mut on_signal: impl FnMut(Pid, Arrived) -> Result<()>,
+    ) -> Result<WaitStatus> {
         loop {
             let mut fds = [
                 PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
@@ -90,12 +137,10 @@ impl Child {
                 Err(error) => return Err(error).context("wait for the command"),
             }
             if fds[0].any() == Some(true) {
-                return exit_code(self.reap()?);
+                return self.reap();
             }
-            while let Some(signal) = signals.next()? {
-                if matches!(signal, Signal::SIGTERM | Signal::SIGHUP) {
-                    kill(self.pid, Signal::SIGKILL).context("kill the command")?;
-                }
+            while let Some(arrived) = signals.next()? {
+                on_signal(self.pid, arrived)?;
             }
         }
     }
@@ -121,7 +166,7 @@ impl Drop for Child {
 /// What the runtime exits with after a command that ended with `status`: the
 /// code it exited with, or 128 plus the number of the signal that killed it, as
 /// every shell says it. (wait(2); POSIX shell, 2.8.2)
-fn exit_code(status: WaitStatus) -> Result<u8> {
+pub fn exit_code_of(status: WaitStatus) -> Result<u8> {
     // ANCHOR: day1_exit_code_solution
     match status {
         // A process has 32 bits for its exit code, and its parent sees 8 of them.

@@ -39,6 +39,9 @@ impl World {
         // behind becomes this process's child, and is found.
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         let dir = tempfile::Builder::new().prefix("tiny-docker-test-").tempdir().unwrap();
+        // SAFETY: the other threads of this process are tests that wait for their
+        // turn, and the environment is not what they wait for.
+        unsafe { std::env::set_var("TINY_DOCKER_ROOT", dir.path().join("state")) };
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         World { before: Traces::now(dir.path()), dir, _turn: turn }
     }
@@ -62,6 +65,90 @@ impl World {
         let mut runtime = command.spawn().unwrap();
         let output = BufReader::new(runtime.stdout.take().unwrap());
         Running { runtime, output }
+    }
+
+    /// Where this test's containers are remembered.
+    pub fn containers(&self) -> PathBuf {
+        self.dir().join("state/containers")
+    }
+
+    /// What `ps -a` prints, without what it says on stderr.
+    pub fn ps(&self) -> String {
+        let output = self.tiny_docker(["ps", "-a"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What `inspect` says of a container.
+    pub fn inspect(&self, container: &str) -> serde_json::Value {
+        let output = self.tiny_docker(["inspect", container]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let array: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        array[0].clone()
+    }
+
+    /// Runs `script` in the background on the shared root file system; its id.
+    pub fn detach(&self, flags: &[&str], script: &str) -> String {
+        let rootfs = busybox();
+        let mut words = vec!["run", "-d", "--rootfs", rootfs.to_str().unwrap()];
+        words.extend(flags);
+        words.extend(["sh", "-c", script]);
+        let output = self.tiny_docker(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim_end().to_string()
+    }
+
+    /// Removes all containers by force, with what has only the name of one, and
+    /// asserts that nothing of them is left.
+    pub fn remove_all(&self) {
+        let names: Vec<_> = fs::read_dir(self.containers()).into_iter().flatten().flatten().collect();
+        let names = names.iter().map(|entry| entry.file_name());
+        let words: Vec<_> = ["rm", "-f"].into_iter().map(Into::into).chain(names).collect();
+        if words.len() > 2 {
+            self.tiny_docker(words).assert().success();
+        }
+        let left = fs::read_dir(self.containers()).into_iter().flatten().count();
+        assert_eq!(left, 0, "rm -f left something in {:?}", self.containers());
+        until("no process is left", || {
+            reap_orphans();
+            descendants().is_empty()
+        });
+    }
+
+    /// Kills the runtime with SIGKILL before every single operation that `words`
+    /// makes it do; looks each time whether what is left is true, and can be
+    /// removed. Returns how many operations there were.
+    pub fn die_at_every_moment(&self, words: &[&str]) -> u32 {
+        let mut moments = 0;
+        for who in ["parent", "child"] {
+            for moment in 1.. {
+                let mut command = self.tiny_docker(words);
+                let output = command.env("TINY_DOCKER_DIE_AT", format!("{who}:{moment}")).output().unwrap();
+                let place = format!("killed at {who}:{moment}: {output:?}");
+                // `run -d` returns before its supervisor is at its end.
+                until("its supervisor is gone", || {
+                    reap_orphans();
+                    descendants().is_empty()
+                });
+                for entry in fs::read_dir(self.containers()).into_iter().flatten().flatten() {
+                    let record = entry.path().join("config.json");
+                    if let Ok(text) = fs::read_to_string(&record) {
+                        let record: serde_json::Value = serde_json::from_str(&text).expect(&place);
+                        assert_eq!(record["id"], *entry.file_name().to_string_lossy(), "{place}");
+                    }
+                }
+                let ps = self.ps();
+                assert!(!ps.contains("Up "), "{place}: {ps}");
+                let survived = ps.lines().skip(1).any(|line| line.contains("Exited (7)"));
+                self.remove_all();
+                if survived {
+                    break;
+                }
+                moments += 1;
+                assert!(moments < 500, "{place}: it never gets to its end");
+            }
+        }
+        moments
     }
 
     /// A root file system of this test's own, which it may spoil.

@@ -1,0 +1,63 @@
+//! Day 6: `--init`, a PID 1 that does what a PID 1 should: it passes signals on,
+//! and reaps the orphans that the kernel gives to it. The command is its child,
+//! and an ordinary process. (pid_namespaces(7))
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::error::{RUNTIME_ERROR, Result};
+use crate::explain::step;
+use crate::kernel::{self, Clone};
+use crate::stop::pass_on;
+use crate::wait::{Signals, exit_code_of};
+
+const DAY: u8 = 6;
+
+// ANCHOR: stay_behind
+/// The child's last step before exec: makes a child of its own, which goes on
+/// and becomes the command, and stays behind as PID 1.
+pub fn stay_behind() -> Result<()> {
+    // ANCHOR: day6_stay_behind_solution
+    let describe = || ("clone3(no flags): PID 1 stays behind as init".into(), "tini -- …".into());
+    match step(DAY, describe, || kernel::clone3(CloneFlags::empty()))? {
+        Clone::Child => Ok(()),
+        // Its errors would have nobody to go to: the report is the command's.
+        Clone::Parent(command, _) => kernel::exit_now(reap_until(command).unwrap_or(RUNTIME_ERROR)),
+    }
+    // ANCHOR_END: day6_stay_behind_solution
+}
+// ANCHOR_END: stay_behind
+
+// ANCHOR: reap
+/// Reaps whoever ends, and passes on every other signal, until the command has
+/// ended. Returns its exit code: 128+n for signal n, since an init that dies of
+/// a signal it cannot die of is no use.
+fn reap_until(command: Pid) -> Result<u8> {
+    // ANCHOR: day6_reap_solution
+    // The report's end of file says that the command runs: not while we hold it.
+    kernel::close_inherited_files().context("close_range")?;
+    let signals = Signals::block()?;
+    loop {
+        let arrived = signals.wait()?;
+        if arrived.signal != Signal::SIGCHLD {
+            // That it has ended already is no reason to fail: SIGCHLD comes next.
+            let _ = pass_on(command, arrived);
+            continue;
+        }
+        // Several that end at once make one SIGCHLD: reap until nobody is left.
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
+                Ok(status) if status.pid() == Some(command) => return exit_code_of(status),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("waitpid"),
+            }
+        }
+    }
+    // ANCHOR_END: day6_reap_solution
+}
+// ANCHOR_END: reap

@@ -1,0 +1,191 @@
+//! Day 4: the record of one container, and the evidence that it is still true.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use nix::sys::wait::WaitStatus;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::container::Container;
+use crate::error::Result;
+
+/// Of the records that this program writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+// ANCHOR: record
+/// What is remembered of a container, and what `inspect` shows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// [`VERSION`], so that a later program can tell what it reads.
+    pub version: u32,
+    /// 12 hexadecimal digits.
+    pub id: String,
+    /// From `--name`.
+    pub name: Option<String>,
+    /// The command and its arguments; bytes that are no UTF-8 as �.
+    pub command: Vec<String>,
+    /// Its own host name.
+    pub hostname: Option<String>,
+    /// The directory on the host that is its `/`.
+    pub rootfs: Option<String>,
+    /// What it does.
+    pub status: Status,
+    /// When `run` began.
+    pub created_at: Timestamp,
+    /// While it runs: the process id of its command, on the host.
+    pub pid: Option<i32>,
+    /// When that process started: clock ticks after boot. (proc_pid_stat(5), field 22)
+    pub start_time: Option<u64>,
+    /// Of which boot. (random(4), boot_id)
+    pub boot_id: Option<String>,
+    /// What `run` exits with; `None` if nobody saw it end.
+    pub exit_code: Option<u8>,
+    /// The signal that killed it.
+    pub signal: Option<String>,
+    /// When it ended; if nobody saw that, when it was found.
+    pub finished_at: Option<Timestamp>,
+}
+// ANCHOR_END: record
+
+/// What a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its command has not started, and if its `run` was killed, never will.
+    Created,
+    /// Its command runs.
+    Running,
+    /// Its command has ended.
+    Exited,
+}
+
+impl Record {
+    /// The record of a container that is about to be made. Its id is given by
+    /// [`State::create`](crate::state::State::create).
+    pub fn new(container: &Container, name: Option<String>) -> Record {
+        Record {
+            version: VERSION,
+            id: String::new(),
+            name,
+            command: container.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            hostname: container.hostname.clone(),
+            rootfs: container.rootfs.as_ref().map(|dir| dir.to_string_lossy().into_owned()),
+            status: Status::Created,
+            created_at: Timestamp::now(),
+            pid: None,
+            start_time: None,
+            boot_id: None,
+            exit_code: None,
+            signal: None,
+            finished_at: None,
+        }
+    }
+
+    // ANCHOR: started
+    /// The command runs, as process `pid`.
+    pub fn started(&mut self, pid: i32) -> Result<()> {
+        // ANCHOR: day4_started_solution
+        self.status = Status::Running;
+        self.pid = Some(pid);
+        self.start_time = start_time(pid);
+        self.boot_id = Some(boot_id()?.into());
+        Ok(())
+        // ANCHOR_END: day4_started_solution
+    }
+    // ANCHOR_END: started
+
+    // ANCHOR: ended
+    /// The command ended with `status`, and `exit_code` is what `run` makes of it.
+    pub fn ended(&mut self, status: WaitStatus, exit_code: u8) {
+        // ANCHOR: day4_ended_solution
+        self.ended_unseen();
+        self.exit_code = Some(exit_code);
+        if let WaitStatus::Signaled(_, signal, _) = status {
+            self.signal = Some(signal.to_string());
+        }
+        // ANCHOR_END: day4_ended_solution
+    }
+    // ANCHOR_END: ended
+
+    /// The command has ended, and nobody can say how.
+    pub fn ended_unseen(&mut self) {
+        self.status = Status::Exited;
+        self.finished_at = Some(Timestamp::now());
+        (self.pid, self.start_time, self.boot_id) = (None, None, None);
+    }
+
+    // ANCHOR: process
+    /// A handle on the command's process, if it is still the one that the record
+    /// means; `None` if that has ended. (pidfd_open(2))
+    ///
+    /// A process id alone is no evidence: ids are used again, and after a boot
+    /// they begin anew. First the handle, then the look at the start time: what
+    /// the handle means can no longer change in between.
+    pub fn process(&self) -> Result<Option<OwnedFd>> {
+        // ANCHOR: day4_process_solution
+        let Some(pid) = self.pid.filter(|_| self.status == Status::Running) else { return Ok(None) };
+        if self.boot_id.as_deref() != Some(boot_id()?) {
+            return Ok(None);
+        }
+        let Some(id) = Pid::from_raw(pid) else { bail!("the record's process id is {pid}") };
+        let process = match pidfd_open(id, PidfdFlags::empty()) {
+            Ok(process) => process,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("pidfd_open({pid})")),
+        };
+        let same = self.start_time.is_some() && start_time(pid) == self.start_time;
+        Ok((same && !has_ended(&process, Some(Duration::ZERO))?).then_some(process))
+        // ANCHOR_END: day4_process_solution
+    }
+    // ANCHOR_END: process
+
+    /// For messages: the name if it has one, else the id.
+    pub fn title(&self) -> &str {
+        self.name.as_ref().unwrap_or(&self.id)
+    }
+}
+
+/// Has this process ended, now or `within` a time from now (`None`: however long
+/// it takes)? A handle on it becomes readable then. (pidfd_open(2))
+pub fn has_ended(process: &OwnedFd, within: Option<Duration>) -> Result<bool> {
+    let until = within.map(|time| Instant::now() + time);
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], timeout.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("poll a pidfd"),
+        }
+    }
+}
+
+// ANCHOR: start_time
+/// Field 22 of /proc/PID/stat. `None` when there is no such process.
+fn start_time(pid: i32) -> Option<u64> {
+    // ANCHOR: day4_start_time_solution
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses. A program chooses
+    // its name, and may call itself ") Z 1 1": count from the last parenthesis.
+    let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&stat[name_ends + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    // ANCHOR_END: day4_start_time_solution
+}
+// ANCHOR_END: start_time
+
+/// Another one after each boot. (random(4))
+fn boot_id() -> Result<&'static str> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = BOOT_ID.get() {
+        return Ok(id);
+    }
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
+    Ok(BOOT_ID.get_or_init(|| id.trim().to_string()))
+}

@@ -1,0 +1,481 @@
+//! Day 4: remember what was started.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+use assert_cmd::assert::Assert;
+use common::{Running, World, busybox};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty, is_match};
+use serde_json::{Value, json};
+
+/// Runs `script` with the flags `flags` on the shared root file system.
+fn run(world: &World, flags: &[&str], script: &str) -> Assert {
+    world.tiny_docker(words(flags, script)).assert()
+}
+
+/// The same, left running; it must write a line when it is ready.
+fn start(world: &World, flags: &[&str], script: &str) -> Running {
+    let mut running = world.start(words(flags, script));
+    running.line();
+    running
+}
+
+fn words(flags: &[&str], script: &str) -> Vec<String> {
+    let rootfs = busybox();
+    let words = [&["run", "--rootfs", rootfs.to_str().unwrap()], flags, &["sh", "-c", script]].concat();
+    words.into_iter().map(String::from).collect()
+}
+
+/// The directories of all containers, in no order.
+fn dirs(world: &World) -> Vec<PathBuf> {
+    fs::read_dir(world.containers()).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// The one container that there is: its directory, and its record as it is on the disk.
+fn the_record(world: &World) -> (PathBuf, Value) {
+    let dirs = dirs(world);
+    assert_eq!(dirs.len(), 1, "{dirs:?}");
+    let text = fs::read(dirs[0].join("config.json")).unwrap();
+    (dirs[0].clone(), serde_json::from_slice(&text).unwrap())
+}
+
+/// Plants a record as if a container of this id had been run, with what `change` says.
+fn plant(world: &World, id: &str, change: Value) -> PathBuf {
+    let mut record = json!({
+        "version": 1, "id": id, "name": null, "command": ["sh"], "hostname": null, "rootfs": null,
+        "status": "exited", "created_at": "2026-05-12T10:00:00Z", "pid": null, "start_time": null,
+        "boot_id": null, "exit_code": 0, "signal": null, "finished_at": "2026-05-12T10:00:01Z",
+    });
+    record.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    let dir = world.containers().join(id);
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("config.json"), record.to_string()).unwrap();
+    dir
+}
+
+/// Field 22 of /proc/PID/stat, of a process with a tame name.
+fn start_time(pid: i64) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.split(' ').nth(21).unwrap().parse().unwrap()
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_string()
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_every_run_gets_an_id_and_a_record() {
+    let world = World::new();
+    run(&world, &["--hostname", "box", "--name", "web-1"], "exit 3").code(3);
+    let (dir, record) = the_record(&world);
+    let id = record["id"].as_str().unwrap();
+    assert!(is_match("^[0-9a-f]{12}$").unwrap().eval(id), "{id}");
+    assert!(dir.ends_with(id));
+    assert_eq!(record["name"], "web-1");
+    assert_eq!(record["command"], json!(["sh", "-c", "exit 3"]));
+    assert_eq!(record["hostname"], "box");
+    assert_eq!(record["rootfs"], *fs::canonicalize(busybox()).unwrap().to_string_lossy());
+    assert_eq!((&record["status"], &record["exit_code"]), (&json!("exited"), &json!(3)));
+    assert_eq!((&record["pid"], &record["signal"]), (&Value::Null, &Value::Null));
+    assert!(record["finished_at"].as_str().unwrap() >= record["created_at"].as_str().unwrap());
+    // Commands hold secrets.
+    assert_eq!(fs::metadata(dir.join("config.json")).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(world.containers()).unwrap().mode() & 0o777, 0o700);
+
+    run(&world, &[], "true").success();
+    let ids: BTreeSet<PathBuf> = dirs(&world).into_iter().collect();
+    assert_eq!(ids.len(), 2);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_the_record_says_what_happens_while_it_happens() {
+    let world = World::new();
+    let running = start(&world, &[], "echo ready; exec sleep 1000");
+    let (_, record) = the_record(&world);
+    let pid = running.command().as_raw() as i64;
+    assert_eq!((&record["status"], &record["pid"]), (&json!("running"), &json!(pid)));
+    assert_eq!(record["start_time"], start_time(pid));
+    assert_eq!(record["boot_id"], boot_id());
+    assert_eq!((&record["exit_code"], &record["finished_at"]), (&Value::Null, &Value::Null));
+    running.signal_command(Signal::SIGKILL);
+    assert_eq!(running.ended(), 137);
+    let (_, record) = the_record(&world);
+    assert_eq!((&record["status"], &record["exit_code"]), (&json!("exited"), &json!(137)));
+    assert_eq!((&record["signal"], &record["pid"]), (&json!("SIGKILL"), &Value::Null));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_names_follow_dockers_rules() {
+    let world = World::new();
+    for name in ["", "x", "-web", ".web", "_web", "web 1", "web/1", "caf\u{e9}", "web\n"] {
+        let flag = format!("--name={name}");
+        run(&world, &[&flag], "true").code(125).stderr(contains("--name").and(contains("such as web-1")));
+    }
+    for name in ["web", "Web_1.x-y", "0a", &"x".repeat(200)] {
+        run(&world, &["--rm", "--name", name], "true").success().stderr(is_empty());
+    }
+    assert_eq!(dirs(&world).len(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_run_that_does_not_begin_leaves_no_record() {
+    let world = World::new();
+    let rootfs = busybox();
+    let run = |word: &str| world.tiny_docker(["run", "--rootfs", rootfs.to_str().unwrap(), word]).assert();
+    run("no-such-command").code(127);
+    run("/etc").code(126);
+    world.tiny_docker(["run", "--rootfs", "no/such/dir", "true"]).assert().code(125);
+    world
+        .tiny_docker(["run", "--rootfs", rootfs.to_str().unwrap(), "-u", "nosuch", "true"])
+        .assert()
+        .code(125);
+    assert_eq!(dirs(&world).len(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_record_is_never_half_written() {
+    let world = World::new();
+    let done = AtomicBool::new(false);
+    // Long, so that writing it takes a while.
+    let script = format!("true {}", "x".repeat(100_000));
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut read = 0;
+            while !done.load(Relaxed) {
+                for dir in dirs(&world) {
+                    if let Ok(text) = fs::read(dir.join("config.json")) {
+                        serde_json::from_slice::<Value>(&text).unwrap();
+                        read += 1;
+                    }
+                }
+            }
+            read
+        });
+        for _ in 0..20 {
+            run(&world, &[], &script).success();
+        }
+        done.store(true, Relaxed);
+        assert!(reader.join().unwrap() > 20);
+    });
+    for dir in dirs(&world) {
+        let names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(!names.iter().any(|name| name.to_string_lossy().contains("new")), "{names:?}");
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_run_rm_forgets() {
+    let world = World::new();
+    run(&world, &["--rm"], "exit 3").code(3);
+    assert_eq!(dirs(&world).len(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_ps_lists_those_that_run_and_with_a_all() {
+    let world = World::new();
+    world
+        .tiny_docker(["ps"])
+        .assert()
+        .success()
+        .stderr(is_empty())
+        .stdout(is_match("^CONTAINER ID   NAME   PID   STATUS   CREATED   COMMAND\n$").unwrap());
+    run(&world, &["--name", "done"], "exit 3").code(3);
+    let running = start(&world, &["--name", "web"], "echo ready; exec sleep 1000");
+    let pid = running.command();
+    let row = |name: &str, rest: &str| is_match(format!("(?m)^[0-9a-f]{{12}}   {name} +{rest}$")).unwrap();
+    let up =
+        format!(r#"{pid} +Up (Less than a second|1 second|\d+ seconds)   +.* ago +"sh -c echo ready; e…""#);
+    let exited = r#"Exited \(3\) .* ago   +.* ago +"sh -c exit 3""#;
+    let ps = |flags: &[&str]| world.tiny_docker(["ps"].iter().chain(flags)).assert().success();
+    ps(&[]).stdout(row("web", &up).and(contains("done").not()));
+    ps(&["-a"]).stdout(row("web", &up).and(row("done", exited)));
+    // The newest first.
+    ps(&["--all"]).stdout(is_match("(?s)web.*done").unwrap());
+    ps(&["--no-trunc"]).stdout(contains("\"sh -c echo ready; exec sleep 1000\"\n"));
+    let id = world.inspect("web")["id"].as_str().unwrap().to_string();
+    ps(&["-q"]).stdout(format!("{id}\n"));
+    let json = String::from_utf8(ps(&["-a", "--format", "json"]).get_output().stdout.clone()).unwrap();
+    let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["name"], &lines[1]["exit_code"]), (2, &json!("web"), &json!(3)));
+    world.tiny_docker(["ps", "--format", "xml"]).assert().code(2).stderr(contains("table, json"));
+    running.signal_command(Signal::SIGKILL);
+    running.ended();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_inspect_shows_all_that_is_remembered() {
+    let world = World::new();
+    run(&world, &["--name", "one"], "exit 1").code(1);
+    run(&world, &["--name", "two"], "exit 2").code(2);
+    let assert = world.tiny_docker(["inspect", "two", "nosuch", "one"]).assert().code(1);
+    let array: Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
+    assert_eq!(array.as_array().unwrap().len(), 2);
+    assert_eq!((&array[0]["exit_code"], &array[1]["exit_code"]), (&json!(2), &json!(1)));
+    assert.stderr(contains("no such container: \"nosuch\"").and(contains("ps -a")));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_an_id_its_beginning_or_a_name_will_do() {
+    let world = World::new();
+    plant(&world, "aaaa00000000", json!({"exit_code": 1}));
+    plant(&world, "aaab00000000", json!({"exit_code": 2}));
+    // A name that looks like the beginning of an id comes first, as with Docker.
+    plant(&world, "bbbb00000000", json!({"exit_code": 3, "name": "aaab"}));
+    plant(&world, "cccc00000000", json!({"exit_code": 4, "name": "bbbb00000000"}));
+    for (word, code) in
+        [("aaaa00000000", 1), ("aaaa", 1), ("aaab0", 2), ("aaab", 3), ("b", 3), ("bbbb00000000", 3), ("c", 4)]
+    {
+        assert_eq!(world.inspect(word)["exit_code"], code, "{word}");
+    }
+    let several = contains("several containers").and(contains("more digits"));
+    world.tiny_docker(["inspect", "aaa"]).assert().code(1).stderr(several);
+    for word in ["", "d", "aaaa000000000", "../containers/aaaa00000000", "AAAA"] {
+        world.tiny_docker(["inspect", word]).assert().code(1).stderr(contains("no such container"));
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_name_is_one_containers() {
+    let world = World::new();
+    run(&world, &["--name", "web"], "true").success();
+    let id = world.inspect("web")["id"].as_str().unwrap().to_string();
+    let taken = contains("\"web\" is taken").and(contains(id)).and(contains("tiny-docker rm web"));
+    run(&world, &["--name", "web"], "true").code(125).stderr(taken);
+    world.tiny_docker(["rm", "web"]).assert().success().stdout("web\n");
+    // Of several at the same time, one gets it.
+    let codes: Vec<Option<i32>> = thread::scope(|scope| {
+        let runs: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| run(&world, &["--name", "web"], "true").get_output().status.code()))
+            .collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1, "{codes:?}");
+    assert_eq!(codes.iter().filter(|code| **code == Some(125)).count(), 7, "{codes:?}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_garbage_is_named_skipped_and_left_alone() {
+    let world = World::new();
+    run(&world, &["--name", "good"], "true").success();
+    let garbage = |id: &str| {
+        let dir = world.containers().join(id);
+        fs::create_dir(&dir).unwrap();
+        dir.join("config.json")
+    };
+    fs::write(garbage("000000000001"), r#"{"version": 1, "id": "0000000"#).unwrap();
+    fs::write(garbage("000000000002"), "").unwrap();
+    fs::write(garbage("000000000003"), "\u{0}\u{ff}").unwrap();
+    nix::unistd::mkfifo(&garbage("000000000004"), Mode::S_IRWXU).unwrap();
+    fs::create_dir(garbage("000000000005")).unwrap();
+    symlink("../../../elsewhere", garbage("000000000006")).unwrap();
+    // Somebody else's, however well it is written.
+    let foreign = plant(&world, "000000000007", json!({})).join("config.json");
+    std::os::unix::fs::chown(&foreign, Some(65534), None).unwrap();
+    plant(&world, "000000000008", json!({"version": 2}));
+    plant(&world, "000000000009", json!({"version": 7, "status": {"since": "the future"}}));
+    plant(&world, "00000000000a", json!({"id": "00000000000b"}));
+    plant(&world, "00000000000c", json!({"status": "asleep"}));
+    garbage("00000000000d");
+    fs::create_dir(world.containers().join("lost+found")).unwrap();
+    fs::write(world.containers().join("notes.txt"), "mine").unwrap();
+    let before = tree(&world.containers());
+
+    let assert = world.tiny_docker(["ps", "-a"]).assert().success();
+    let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    for name in (1..=0xd)
+        .filter(|n| *n != 0xb)
+        .map(|n| format!("{n:012x}"))
+        .chain(["lost+found".into(), "notes.txt".into()])
+    {
+        let path = world.containers().join(name);
+        assert_eq!(stderr.matches(&format!("{}: ", path.display())).count(), 1, "{path:?} in\n{stderr}");
+    }
+    assert!(stderr.contains("use the newer one") && stderr.contains("belongs to user 65534"), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&assert.get_output().stdout).lines().count(), 2);
+    assert_eq!(world.inspect("good")["exit_code"], 0);
+    run(&world, &["--rm", "--name", "another"], "true").success();
+    assert_eq!(tree(&world.containers()), before);
+}
+
+/// Every path below `dir`, with its kind, size, owner and time.
+fn tree(dir: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
+        let metadata = entry.metadata().unwrap();
+        let facts = (metadata.mode(), metadata.size(), metadata.uid(), metadata.mtime_nsec());
+        found.insert(format!("{:?} {facts:?}", entry.path()));
+        if metadata.is_dir() {
+            found.extend(tree(&entry.path()));
+        }
+    }
+    found
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_state_directory_that_cannot_be_is_an_error() {
+    let world = World::new();
+    let file = world.dir().join("file");
+    fs::write(&file, "").unwrap();
+    for root in [file.to_str().unwrap(), "/proc/no/such"] {
+        world.tiny_docker(["--root", root, "run", "true"]).assert().code(125).stderr(contains(root));
+    }
+    // Before the subcommand or after it, relative or not; and ps makes nothing.
+    let root = world.dir().join("elsewhere");
+    world.tiny_docker(["ps", "-a", "--root", "elsewhere"]).assert().success();
+    assert!(!root.exists());
+    world.tiny_docker(["run", "--root", "elsewhere", "--name", "here", "true"]).assert().success();
+    world
+        .tiny_docker(["--root", root.to_str().unwrap(), "ps", "-a"])
+        .assert()
+        .success()
+        .stdout(contains("here"));
+    assert_eq!(fs::metadata(root).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_a_number_used_again_is_another_process() {
+    let world = World::new();
+    // This very process has the pid that the record names, and did not start then.
+    let us = std::process::id() as i64;
+    let running = json!({"status": "running", "pid": us, "start_time": start_time(us) - 1, "boot_id": boot_id(), "exit_code": null, "finished_at": null});
+    plant(&world, "aaaa00000000", running);
+    world.tiny_docker(["ps"]).assert().success().stdout(contains("aaaa").not());
+    let repaired = world.inspect("aaaa");
+    assert_eq!((&repaired["status"], &repaired["exit_code"]), (&json!("exited"), &Value::Null));
+    assert!(repaired["finished_at"].is_string());
+    assert!(world.ps().contains("Exited (unknown)"), "{}", world.ps());
+    // Repaired on the disk as well.
+    assert_eq!(the_record(&world).1["status"], "exited");
+    // And we are still there to say so.
+    world.tiny_docker(["rm", "-f", "aaaa"]).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_after_a_boot_nothing_runs_any_more() {
+    let world = World::new();
+    let us = std::process::id() as i64;
+    let running = json!({"status": "running", "pid": us, "start_time": start_time(us), "exit_code": null,
+        "boot_id": "00000000-0000-0000-0000-000000000000", "finished_at": null});
+    plant(&world, "aaaa00000000", running);
+    assert!(world.ps().contains("Exited (unknown)"), "{}", world.ps());
+    world.tiny_docker(["rm", "-f", "aaaa"]).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_a_program_chooses_its_name_and_deceives_nobody() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    // proc_pid_stat(5) has it in parentheses, and it may contain some.
+    let program = rootfs.join("bin/x) Z 1 (y");
+    fs::write(&program, "#!/bin/sh\necho ready\nwhile :; do sleep 1; done\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut running = world.start(["run", "--rootfs", "rootfs", "--name", "liar", "x) Z 1 (y"]);
+    running.line();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", running.command())).unwrap();
+    assert!(stat.contains("(x) Z 1 (y)"), "{stat}");
+    assert_eq!(world.inspect("liar")["status"], "running");
+    world.tiny_docker(["ps"]).assert().stdout(contains("Up "));
+    running.signal_command(Signal::SIGKILL);
+    running.ended();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_when_run_was_killed_ps_tells_the_truth() {
+    let world = World::new();
+    let running = start(&world, &["--name", "web"], "echo ready; exec sleep 1000");
+    assert_eq!(world.inspect("web")["status"], "running");
+    running.ends_with_its_runtime();
+    assert!(world.ps().contains("Exited (unknown)"), "{}", world.ps());
+    assert_eq!(world.inspect("web")["exit_code"], Value::Null);
+    world.tiny_docker(["rm", "web"]).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_rm_removes_what_does_not_run() {
+    let world = World::new();
+    run(&world, &["--name", "one"], "true").success();
+    run(&world, &["--name", "two"], "true").success();
+    let assert = world.tiny_docker(["rm", "one", "nosuch", "two"]).assert();
+    assert.code(1).stdout("one\ntwo\n").stderr(contains("no such container: \"nosuch\""));
+    assert_eq!(dirs(&world).len(), 0);
+    world.tiny_docker(["rm", "one"]).assert().code(1);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_rm_refuses_what_runs_and_f_kills_it() {
+    let world = World::new();
+    let running = start(&world, &["--name", "web"], "echo ready; exec sleep 1000");
+    let refused = contains("web is running").and(contains("rm -f web"));
+    world.tiny_docker(["rm", "web"]).assert().code(1).stdout(is_empty()).stderr(refused);
+    assert_eq!(world.inspect("web")["status"], "running");
+    world.tiny_docker(["rm", "-f", "web"]).assert().success().stdout("web\n");
+    assert_eq!(running.ended(), 137);
+    assert_eq!(dirs(&world).len(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_rm_removes_what_cannot_be_read_only_by_force() {
+    let world = World::new();
+    let dir = world.containers().join("0123456789ab");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("config.json"), "{").unwrap();
+    world.tiny_docker(["rm", "0123456789ab"]).assert().code(1).stderr(contains("rm -f 0123456789ab"));
+    assert!(dir.exists());
+    world.tiny_docker(["rm", "-f", "0123456789ab"]).assert().success();
+    assert!(!dir.exists());
+    let foreign = world.containers().join("notes");
+    fs::create_dir(&foreign).unwrap();
+    world.tiny_docker(["rm", "-f", "notes", "../containers"]).assert().code(1);
+    assert!(foreign.exists());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_killed_at_every_moment_a_run_leaves_nothing_untrue() {
+    let world = World::new();
+    let rootfs = busybox();
+    let moments = world.die_at_every_moment(&[
+        "run",
+        "--name",
+        "web",
+        "--rootfs",
+        rootfs.to_str().unwrap(),
+        "-u",
+        "app",
+        "sh",
+        "-c",
+        "exit 7",
+    ]);
+    // That it dies at all: it does some 50 things on the way.
+    assert!(moments > 40, "{moments}");
+}
