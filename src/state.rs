@@ -4,12 +4,13 @@
 //! ```text
 //! /var/lib/tiny-docker/containers/<id>/config.json     the record
 //!                                      container.log   from day 5 on
+//!                                      lock            held by its owner
 //! ```
 //!
 //! Two rules keep it true. A record is never half written: it is written beside
 //! the old one, and renamed. And one process at a time writes it, the one that
-//! holds the lock on the container's directory: its **owner**, which is the
-//! `run` that waits for the command. The kernel drops a lock when its holder
+//! holds the container's lock: its **owner**, which is the `run` that waits for
+//! the command. The kernel drops a lock when its holder
 //! dies, even by SIGKILL, so an owner that is gone can be told from a slow one.
 
 use std::ffi::OsStr;
@@ -30,6 +31,11 @@ const DAY: u8 = 4;
 
 /// Where a record is, in its container's directory.
 const RECORD: &str = "config.json";
+
+/// What its owner has locked. A file, and not the directory: the child has what
+/// is open here open as well, up to its exec, and an open directory of the host
+/// would be a way out of the container. (CVE-2024-21626)
+const LOCK: &str = "lock";
 
 /// Longer than an owner takes to write down the end of its container.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,7 +91,7 @@ impl State {
     ///
     /// The lock on all of them makes two things one: that a name is free, and
     /// that it is taken. Without a name it is shared, for ids need no look
-    /// around: mkdir(2) fails when there is one already.
+    /// around: mkdir(2) fails when there is one already. (flock(2))
     pub fn create(&self, record: &mut Record) -> Result<Owner> {
         let containers = self.containers();
         make_private(&self.root)?;
@@ -113,16 +119,15 @@ impl State {
                 Err(error) => return Err(error),
             }
         };
-        let lock = File::open(&dir).with_context(|| format!("open {dir:?}"))?;
-        lock.lock().with_context(|| format!("lock {dir:?}"))?;
-        let owner = Owner { dir, _lock: lock };
-        match owner.write(record) {
-            Ok(()) => Ok(owner),
-            Err(error) => {
-                let _ = owner.remove();
-                Err(error)
-            }
+        let made = open_lock(&dir).and_then(|lock| {
+            lock.lock().with_context(|| format!("lock {dir:?}"))?;
+            let owner = Owner { dir: dir.clone(), _lock: lock };
+            owner.write(record).map(|()| owner)
+        });
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&dir);
         }
+        made
     }
     // ANCHOR_END: create
 
@@ -155,17 +160,16 @@ impl State {
     }
     // ANCHOR_END: list
 
-    /// Is there no record in `dir` because somebody is about to write, or just
-    /// removed it? Whoever does holds a lock.
+    /// Is there no record in `dir` because somebody is about to write it, or has
+    /// just removed it? Whoever does either holds the lock on all of them.
     fn in_the_works(&self, dir: &Path) -> bool {
-        if dir.join(RECORD).symlink_metadata().is_ok() {
-            // There by now, or there and not to be read.
-            return read(dir).is_ok();
+        let nobody_is_at_it = File::open(self.containers()).is_ok_and(|all| all.try_lock().is_ok());
+        let is_bare = is_id(dir.file_name()) && !dir.join(RECORD).is_symlink() && !dir.join(RECORD).exists();
+        if is_bare && !nobody_is_at_it {
+            return true;
         }
-        let Ok(all) = File::open(self.containers()) else { return false };
-        let nobody_creates = all.try_lock().is_ok();
-        let nobody_removes = File::open(dir).is_ok_and(|dir| dir.try_lock().is_ok());
-        !(nobody_creates && nobody_removes) && (is_id(dir.file_name()) || !dir.exists())
+        // By now it may be there, or gone altogether.
+        read(dir).is_ok() || fs::symlink_metadata(dir).is_err()
     }
 
     // ANCHOR: find
@@ -205,7 +209,16 @@ impl State {
     /// Becomes the owner of the container `id`, if it has none.
     pub fn try_own(&self, id: &str) -> Result<Option<Owner>> {
         let dir = self.dir(id);
-        let lock = File::open(&dir).with_context(|| format!("no such container: {id}"))?;
+        let lock = match OpenOptions::new().write(true).open(dir.join(LOCK)) {
+            Ok(lock) => lock,
+            Err(_) => {
+                // Not one that is being removed at this moment: that takes the
+                // lock on all of them.
+                let all = File::open(self.containers()).context("no container is there")?;
+                all.lock().context("lock the state directory")?;
+                open_lock(&dir)?
+            }
+        };
         match lock.try_lock() {
             // The directory may have been removed while we opened it.
             Ok(()) if dir.exists() => Ok(Some(Owner { dir, _lock: lock })),
@@ -286,6 +299,9 @@ impl Owner {
     /// Removes every trace of the container.
     pub fn remove(self) -> Result<()> {
         let dir = &self.dir;
+        let all = dir.parent().unwrap_or(dir);
+        let lock = File::open(all).and_then(|all| all.lock_shared().map(|()| all));
+        let _lock = lock.with_context(|| format!("lock {all:?}"))?;
         let describe = || (format!("remove {dir:?}"), format!("rm -r {}", dir.display()));
         step(DAY, describe, || fs::remove_dir_all(dir))
     }
@@ -366,6 +382,11 @@ fn new_id() -> Result<String> {
 pub fn is_id(name: Option<&OsStr>) -> bool {
     let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     name.is_some_and(|name| name.len() == 12 && name.as_encoded_bytes().iter().all(digit))
+}
+
+fn open_lock(dir: &Path) -> Result<File> {
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(LOCK));
+    lock.with_context(|| format!("no such container: {}", dir.file_name().unwrap_or_default().display()))
 }
 
 fn make_private(dir: &Path) -> Result<()> {

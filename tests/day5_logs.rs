@@ -1,1 +1,487 @@
+//! Day 5: capture logs.
+#![allow(clippy::unwrap_used)]
 
+mod common;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use assert_cmd::assert::Assert;
+use common::{World, busybox, until};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::Pid;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty, is_match};
+
+fn run(world: &World, flags: &[&str], script: &str) -> Assert {
+    world.tiny_docker(words(flags, script)).assert()
+}
+
+fn words(flags: &[&str], script: &str) -> Vec<String> {
+    let rootfs = busybox();
+    let words = [&["run", "--rootfs", rootfs.to_str().unwrap()], flags, &["sh", "-c", script]].concat();
+    words.into_iter().map(String::from).collect()
+}
+
+fn logs(world: &World, words: &[&str]) -> Assert {
+    world.tiny_docker(["logs"].iter().chain(words)).assert()
+}
+
+/// The log of the container `id`, as it is on the disk.
+fn log_file(world: &World, id: &str) -> PathBuf {
+    world.containers().join(id).join("container.log")
+}
+
+fn wait_for_end(world: &World, id: &str) {
+    until("the container ends", || world.inspect(id)["status"] == "exited");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_output_reaches_the_caller_and_the_log() {
+    let world = World::new();
+    let script = "echo one; echo two >&2; echo three; printf 'no end of line'; exit 3";
+    let (out, err) = ("one\nthree\nno end of line", "two\n");
+    run(&world, &["--name", "web"], script).code(3).stdout(out).stderr(err);
+    logs(&world, &["web"]).success().stdout(out).stderr(err);
+    // Text that a person can read without us.
+    let id = world.inspect("web")["id"].as_str().unwrap().to_string();
+    let text = fs::read_to_string(log_file(&world, &id)).unwrap();
+    let time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z";
+    for entry in ["stdout F one", "stderr F two", "stdout F three", "stdout P no end of line"] {
+        assert!(is_match(format!("(?m)^{time} {entry}$")).unwrap().eval(&text), "{entry} in\n{text}");
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_every_byte_comes_out_as_it_went_in() {
+    let world = World::new();
+    let bytes: Vec<u8> = (0..=255u8).cycle().take(300_000).collect();
+    fs::write(world.dir().join("bytes"), &bytes).unwrap();
+    // 10 MiB without an end of line; and each byte there is.
+    for (name, script, expected) in [
+        ("binary", "cat", bytes.clone()),
+        ("long", "head -c 10485760 /dev/zero", vec![0; 10 << 20]),
+        ("empty", "true", vec![]),
+        ("newlines", "printf '\\n\\n\\n'", b"\n\n\n".to_vec()),
+    ] {
+        let mut command = world.tiny_docker(words(&["--name", name], script));
+        let ran = command.write_stdin(bytes.clone()).output().unwrap();
+        assert!(ran.status.success() && ran.stdout == expected, "{name}: {} bytes", ran.stdout.len());
+        let logged = world.tiny_docker(["logs", name]).output().unwrap();
+        assert!(
+            logged.stdout == expected && logged.stderr.is_empty(),
+            "{name}: {} bytes",
+            logged.stdout.len()
+        );
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_slow_reader_loses_nothing() {
+    let world = World::new();
+    let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done";
+    let mut command = Command::new(common::binary());
+    let mut runtime = command.args(words(&["--name", "web"], script)).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = runtime.stdout.take().unwrap();
+    let mut text = Vec::new();
+    let mut buffer = [0; 8192];
+    loop {
+        let count = stdout.read(&mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        text.extend_from_slice(&buffer[..count]);
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(runtime.wait().unwrap().success());
+    let expected: String = (0..20000).map(|i| format!("line {i}\n")).collect();
+    assert!(text == expected.as_bytes());
+    logs(&world, &["web"]).success().stdout(expected);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_reader_that_goes_away_ends_the_writer() {
+    let _world = World::new();
+    // As in `yes | head -n 1`, where nobody is in between.
+    let script = format!(
+        "{} run sh -c 'while echo y; do :; done' 2>/dev/null | head -n 1",
+        common::binary().display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert_eq!(output.stdout, b"y\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_dev_stderr_can_be_opened_by_whoever_runs() {
+    let world = World::new();
+    for user in ["0", "app"] {
+        run(
+            &world,
+            &["-u", user, "--rm"],
+            "echo one >/dev/stdout; echo two >/dev/stderr; echo three >/dev/stdout",
+        )
+        .success()
+        .stdout("one\nthree\n")
+        .stderr("two\n");
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_full_disk_stops_the_log_and_not_the_command() {
+    let world = World::new();
+    let state = world.dir().join("state");
+    fs::create_dir(&state).unwrap();
+    mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+    let script = "head -c 8388608 /dev/zero; rm -f /x; echo end >&2; exit 3";
+    let assert = run(&world, &["--name", "web"], script);
+    let shown = world.tiny_docker(["logs", "web"]).output().unwrap();
+    let record = world.inspect("web");
+    umount2(&state, MntFlags::MNT_DETACH).unwrap();
+    // The caller gets all of it and the right code, and is told once.
+    let assert = assert.code(3);
+    assert_eq!(assert.get_output().stdout.len(), 8 << 20);
+    let stderr = String::from_utf8_lossy(&assert.get_output().stderr);
+    assert_eq!(stderr.matches("the log has a gap").count(), 1, "{stderr}");
+    // What fitted is whole; and how it ended was written down all the same.
+    assert!(
+        shown.stdout.len() > 1 << 20 && shown.stdout.iter().all(|byte| *byte == 0),
+        "{}",
+        shown.stdout.len()
+    );
+    assert_eq!(record["exit_code"], 3);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_where_bytes_are_missing_the_log_says_how_many() {
+    let world = World::new();
+    let state = world.dir().join("state");
+    fs::create_dir(&state).unwrap();
+    mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+    let fill = state.join("fill");
+    let mut running =
+        world.start(words(&["-i", "--name", "web"], "echo one; read x; echo lost; read x; echo three"));
+    let mut stdin = running.stdin();
+    assert_eq!(running.line(), "one");
+    let mut file = File::create(&fill).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    stdin.write_all(b"\n").unwrap();
+    assert_eq!(running.line(), "lost");
+    fs::remove_file(&fill).unwrap();
+    stdin.write_all(b"\n").unwrap();
+    assert_eq!(running.line(), "three");
+    assert_eq!(running.ended(), 0);
+    let shown = world.tiny_docker(["logs", "web"]).output().unwrap();
+    umount2(&state, MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(shown.stdout, b"one\nthree\n");
+    assert_eq!(shown.stderr, b"tiny-docker: 5 bytes of output are missing here\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_detached_run_prints_the_id_and_returns() {
+    let world = World::new();
+    // That this returns at all: the container holds nothing of its caller's.
+    let id = world.detach(&["--name", "web"], "echo started; sleep 1000");
+    assert!(is_match("^[0-9a-f]{12}$").unwrap().eval(&id), "{id}");
+    assert_eq!(world.inspect("web")["id"], *id);
+    world.tiny_docker(["ps"]).assert().stdout(contains("Up ").and(contains("web")));
+    until("it has written", || log_file(&world, &id).metadata().unwrap().len() > 0);
+    logs(&world, &["web"]).success().stdout("started\n");
+    world.tiny_docker(["rm", "-f", "web"]).assert().success();
+
+    let id = world.detach(&[], "echo out; echo err >&2; exit 3");
+    wait_for_end(&world, &id);
+    assert_eq!(world.inspect(&id)["exit_code"], 3);
+    logs(&world, &[&id]).success().stdout("out\n").stderr("err\n");
+    let id = world.detach(&["--rm"], "exit 3");
+    until("it is forgotten", || !world.containers().join(&id).exists());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_the_supervisor_lets_go_of_everything_of_its_users() {
+    let world = World::new();
+    let id = world.detach(&[], "exec sleep 1000");
+    let pid = world.inspect(&id)["pid"].as_i64().unwrap() as i32;
+    let (_, supervisor) = common::processes().find(|(one, _)| *one == pid).unwrap();
+    let link = |path: &str| fs::read_link(format!("/proc/{supervisor}/{path}")).unwrap();
+    for fd in ["fd/0", "fd/1", "fd/2"] {
+        assert_eq!(link(fd), PathBuf::from("/dev/null"));
+    }
+    assert_eq!(link("cwd"), PathBuf::from("/"));
+    // The leader of a session without a terminal.
+    let stat = fs::read_to_string(format!("/proc/{supervisor}/stat")).unwrap();
+    let fields: Vec<&str> = stat.split(' ').collect();
+    assert_eq!((fields[5], fields[6]), (supervisor.to_string().as_str(), "0"), "{stat}");
+    // And the command has nothing open but its three streams.
+    let fds: Vec<_> =
+        fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|fd| fd.unwrap().file_name()).collect();
+    assert_eq!(fds.len(), 3, "{fds:?}");
+    assert_eq!(fs::read_link(format!("/proc/{pid}/fd/0")).unwrap(), PathBuf::from("/dev/null"));
+    world.tiny_docker(["rm", "-f", &id]).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_what_cannot_start_is_an_error_of_run_d_itself() {
+    let world = World::new();
+    let rootfs = busybox();
+    let rootfs = rootfs.to_str().unwrap();
+    let run =
+        |words: &[&str]| world.tiny_docker(["run", "-d"].iter().chain(words)).assert().stdout(is_empty());
+    run(&["--rootfs", rootfs, "no-such-command"]).code(127).stderr(contains("no such command"));
+    run(&["--rootfs", rootfs, "/etc"]).code(126).stderr(contains("is a directory"));
+    run(&["--rootfs", rootfs, "-u", "nosuch", "true"]).code(125).stderr(contains("no user"));
+    run(&["--rootfs", "/no/such", "true"]).code(125).stderr(contains("expected a directory"));
+    assert_eq!(fs::read_dir(world.containers()).unwrap().count(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_stdin_of_a_detached_container() {
+    let world = World::new();
+    // /dev/null: cat is done at once. With -i: a pipe that stays open.
+    let closed = world.detach(&[], "cat; echo done");
+    wait_for_end(&world, &closed);
+    logs(&world, &[&closed]).success().stdout("done\n");
+    let open = world.detach(&["-i"], "echo ready; cat; echo done");
+    until("it is ready", || log_file(&world, &open).metadata().unwrap().len() > 0);
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(world.inspect(&open)["status"], "running");
+    logs(&world, &[&open]).success().stdout("ready\n");
+    world.tiny_docker(["rm", "-f", &open]).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_logs_of_an_unknown_container_is_an_error() {
+    let world = World::new();
+    logs(&world, &["nosuch"]).code(1).stdout(is_empty()).stderr(contains("no such container"));
+    logs(&world, &["-n", "many", "x"]).code(2).stderr(contains("a number of lines, or all"));
+    logs(&world, &["--since", "yesterday", "x"]).code(2).stderr(contains("how long ago"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_tail_timestamps_and_since() {
+    let world = World::new();
+    // stdout and stderr come by different pipes: only a pause makes their order certain.
+    let script = "for i in 1 2 3 4; do echo $i; done; sleep 0.2; echo five >&2; sleep 0.2; printf six";
+    run(&world, &["--name", "web"], script).success();
+    for (count, out, err) in [
+        ("0", "", ""),
+        ("1", "six", ""),
+        ("2", "six", "five\n"),
+        ("4", "3\n4\nsix", "five\n"),
+        ("6", "1\n2\n3\n4\nsix", "five\n"),
+        ("100", "1\n2\n3\n4\nsix", "five\n"),
+        ("all", "1\n2\n3\n4\nsix", "five\n"),
+    ] {
+        logs(&world, &["--tail", count, "web"]).success().stdout(out).stderr(err);
+    }
+    let time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z";
+    logs(&world, &["-t", "web"])
+        .stdout(is_match(format!("^{time} 1\n{time} 2\n{time} 3\n{time} 4\n{time} six$")).unwrap());
+
+    let id = world.detach(&["--name", "slow"], "echo before; sleep 1; echo after");
+    wait_for_end(&world, &id);
+    let assert = logs(&world, &["-t", "slow"]);
+    let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    let after = text.lines().nth(1).unwrap().split(' ').next().unwrap();
+    logs(&world, &["--since", after, "slow"]).success().stdout("after\n");
+    logs(&world, &["--since", "1h", "slow"]).success().stdout("before\nafter\n");
+    logs(&world, &["--since", "2100-01-01T00:00:00Z", "slow"]).success().stdout(is_empty());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_follow_shows_what_comes_and_ends_with_the_container() {
+    let world = World::new();
+    // It goes on line by line, when this test lets it.
+    let script = "echo 1; read x; echo 2; read x; echo 3; exit 3";
+    let mut running = world.start(words(&["--name", "web"], script));
+    let mut stdin = running.stdin();
+    assert_eq!(running.line(), "1");
+    let mut follow = world.start(["logs", "-f", "web"]);
+    for line in ["1", "2", "3"] {
+        assert_eq!(follow.line(), line);
+        if line != "3" {
+            stdin.write_all(b"\n").unwrap();
+        }
+    }
+    assert_eq!(running.ended(), 3);
+    assert_eq!(follow.ended(), 0);
+    // Of one that is gone already it shows all, and ends.
+    logs(&world, &["-f", "web"]).success().stdout("1\n2\n3\n");
+    logs(&world, &["-f", "-n", "1", "web"]).success().stdout("3\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_follow_survives_truncation_and_a_killed_supervisor() {
+    let world = World::new();
+    let mut running = world.start(words(&["--name", "web"], "echo one; read x; echo two; exec sleep 1000"));
+    let mut stdin = running.stdin();
+    assert_eq!(running.line(), "one");
+    let mut follow = world.start(["logs", "--follow", "web"]);
+    assert_eq!(follow.line(), "one");
+    let id = world.inspect("web")["id"].as_str().unwrap().to_string();
+    OpenOptions::new().write(true).open(log_file(&world, &id)).unwrap().set_len(0).unwrap();
+    // It must have seen that before there is as much in it as before.
+    thread::sleep(Duration::from_millis(300));
+    stdin.write_all(b"\n").unwrap();
+    assert_eq!(follow.line(), "two");
+    running.ends_with_its_runtime();
+    assert_eq!(follow.ended(), 0);
+    // Removed under its eyes.
+    let id = world.detach(&[], "echo one; exec sleep 1000");
+    let mut follow = world.start(["logs", "-f", &id]);
+    assert_eq!(follow.line(), "one");
+    world.tiny_docker(["rm", "-f", &id]).assert().success();
+    assert_eq!(follow.ended(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_a_log_that_was_tampered_with_is_shown_as_far_as_it_goes() {
+    let world = World::new();
+    run(&world, &["--name", "web"], "echo one; echo two").success();
+    let id = world.inspect("web")["id"].as_str().unwrap().to_string();
+    let mut log = OpenOptions::new().append(true).open(log_file(&world, &id)).unwrap();
+    log.write_all(b"\nnot an entry\n\xff\xfe\n2026-11-23T10:00:00.000000000Z stdout F three\n2026-11-2")
+        .unwrap();
+    logs(&world, &["web"]).success().stdout("one\ntwo\nthree\n").stderr(contains("no entries; skipped"));
+}
+
+/// A program at a terminal of its own, and this test in front of it.
+struct AtTerminal {
+    program: Child,
+    keys: File,
+    screen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AtTerminal {
+    fn start(words: Vec<String>) -> AtTerminal {
+        let size = Winsize { ws_row: 33, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
+        let terminal = openpty(&size, None).unwrap();
+        let slave = || Stdio::from(terminal.slave.try_clone().unwrap());
+        let mut command = Command::new("setsid");
+        // The terminal becomes its session's, so that Ctrl-C and its size concern it.
+        command.arg("--ctty").arg(common::binary()).args(words);
+        let program = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
+        let keys = File::from(terminal.master);
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let (mut from, to) = (keys.try_clone().unwrap(), screen.clone());
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                to.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+        });
+        AtTerminal { program, keys, screen }
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn shows(&self, text: &str) {
+        let screen = || String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
+        until(&format!("the terminal shows {text:?}; it shows {:?}", screen()), || screen().contains(text));
+    }
+
+    /// Does it echo what is typed, as a terminal does that no program has changed?
+    fn echoes(&self) -> bool {
+        tcgetattr(self.keys.as_fd()).unwrap().local_flags.contains(LocalFlags::ECHO | LocalFlags::ISIG)
+    }
+
+    fn ended(mut self) -> i32 {
+        until("the program ends", || self.program.try_wait().unwrap().is_some());
+        self.program.wait().unwrap().code().unwrap()
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_t_gives_the_command_a_terminal_of_its_own() {
+    let world = World::new();
+    let script = "tty; test -t 0 && test -t 1 && test -t 2 && echo all three; ls -l /dev/console | cut -c1";
+    run(&world, &["-t", "--name", "web"], script).success().stdout("/dev/pts/0\r\nall three\r\nc\r\n");
+    logs(&world, &["web"]).success().stdout("/dev/pts/0\r\nall three\r\nc\r\n").stderr(is_empty());
+    run(&world, &["-t", "-u", "app"], "tty; echo x > $(tty)").success().stdout("/dev/pts/0\r\nx\r\n");
+    run(&world, &[], "tty").code(1).stdout("not a tty\n");
+    let id = world.detach(&["-t"], "tty; exit 3");
+    wait_for_end(&world, &id);
+    logs(&world, &[&id]).stdout("/dev/pts/0\r\n");
+    assert_eq!(world.inspect(&id)["exit_code"], 3);
+    run(&world, &["-it"], "true").code(125).stdout(is_empty()).stderr(contains("stdin is not a terminal"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_it_is_like_sitting_at_the_container() {
+    let world = World::new();
+    let rootfs = busybox();
+    let words = ["run", "-it", "--name", "web", "--rootfs", rootfs.to_str().unwrap(), "sh"];
+    let mut user = AtTerminal::start(words.map(String::from).to_vec());
+    user.types("stty size; echo $((6*7))\r");
+    user.shows("33 111\r\n42\r\n");
+    assert!(!user.echoes(), "raw mode: the container's terminal echoes, and not ours as well");
+    // Ctrl-C ends what runs inside, and not the container.
+    user.types("echo going; sleep 1000\r");
+    user.shows("going\r\n");
+    user.types("\x03");
+    user.types("echo still $((40+2))\r");
+    user.shows("still 42\r\n");
+    user.types("exit 5\r");
+    until("it ends", || user.program.try_wait().unwrap().is_some());
+    assert!(user.echoes(), "the terminal is as it was");
+    assert_eq!(user.ended(), 5);
+    logs(&world, &["web"]).stdout(contains("still 42\r\n"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_the_size_follows_the_users_terminal() {
+    let world = World::new();
+    let script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done";
+    let mut user = AtTerminal::start(words(&["-it", "--name", "web"], script));
+    user.shows("ready\r\n");
+    let size = Winsize { ws_row: 50, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    let pid = Pid::from_raw(user.program.id() as i32);
+    set_size(&user.keys, &size);
+    user.shows("50 120\r\n");
+    // The user's terminal is given back also when the runtime is told to end.
+    assert!(!user.echoes());
+    kill(pid, Signal::SIGTERM).unwrap();
+    if world.tiny_docker(["rm", "-f", "web"]).output().unwrap().status.success() {
+        until("it ends", || user.program.try_wait().unwrap().is_some());
+    }
+    assert!(user.echoes());
+    user.ended();
+}
+
+/// As a terminal emulator does when its window changes. (tty_ioctl(4))
+fn set_size(terminal: &File, size: &Winsize) {
+    let mut stty = Command::new("stty");
+    stty.args(["rows", &size.ws_row.to_string(), "cols", &size.ws_col.to_string()]);
+    // The size belongs to the pair: either end will do.
+    assert!(stty.stdin(terminal.try_clone().unwrap()).status().unwrap().success());
+}

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,8 @@ impl World {
     /// The same, left running: see [`Running`].
     pub fn start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
         let mut command = std::process::Command::new(binary());
-        command.current_dir(self.dir()).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.current_dir(self.dir()).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut runtime = command.spawn().unwrap();
         let output = BufReader::new(runtime.stdout.take().unwrap());
         Running { runtime, output }
@@ -212,6 +213,11 @@ impl Running {
             panic!("the command ended before it wrote a line; stderr:\n{errors}");
         }
         line.trim_end().to_string()
+    }
+
+    /// Where the command's stdin comes from.
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.runtime.stdin.take().unwrap()
     }
 
     /// The runtime's process id.
