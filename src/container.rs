@@ -319,7 +319,8 @@ fn hand_over(stdio: &[Option<OwnedFd>; 3], user: Option<&User>) -> Result<()> {
         if let Some(user) = user.filter(|_| mode & 0o006 == 0) {
             fchown(stream, Some(user.uid), None).context("fchown")?;
         }
-        let describe = || (format!("dup2(…, {number})"), "exec <… >… 2>…".into());
+        let (name, by_hand) = [("stdin", "exec <…"), ("stdout", "exec >…"), ("stderr", "exec 2>…")][number];
+        let describe = || (format!("dup2(its {name}, {number})"), by_hand.into());
         step(5, describe, || match number {
             0 => dup2_stdin(stream),
             1 => dup2_stdout(stream),

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write, stderr, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::slice;
+use std::thread::sleep;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,7 +16,7 @@ use crate::error::{self, Result};
 use crate::explain::step;
 use crate::log_file::{self, LOG, Stream};
 use crate::record::Status;
-use crate::state::State;
+use crate::state::{A_MOMENT, State};
 
 const DAY: u8 = 5;
 
@@ -73,10 +74,7 @@ impl ShowLogs {
     }
 
     fn show(&self, word: &str) -> Result<()> {
-        let id = self.state.find(word)?.id;
-        let path = self.state.dir(&id).join(LOG);
-        let mut file =
-            File::open(&path).with_context(|| format!("container {id} has no log that can be read"))?;
+        let Some((id, mut file)) = self.open(word)? else { return Ok(()) };
         if let Some(count) = self.tail.0 {
             let start = log_file::tail(&file, count).context("find the last lines")?;
             file.seek(SeekFrom::Start(start)).context("find the last lines")?;
@@ -94,6 +92,28 @@ impl ShowLogs {
             // Nobody reads on: `logs | head`.
             Err(error) if is_broken_pipe(&error) => Ok(()),
             shown => shown,
+        }
+    }
+
+    /// The id of the container that `word` means, and its log; `None` if it has
+    /// written nothing, since it is only about to start.
+    fn open(&self, word: &str) -> Result<Option<(String, File)>> {
+        loop {
+            let record = self.state.find(word)?;
+            let path = self.state.dir(&record.id).join(LOG);
+            match File::open(&path) {
+                Ok(file) => return Ok(Some((record.id, file))),
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("open {path:?}"));
+                }
+                Err(_) if record.status != Status::Created && path.with_file_name("config.json").exists() => {
+                    bail!(
+                        "container {word} has no log: it was run without day 5, or somebody removed {path:?}"
+                    )
+                }
+                Err(_) if !self.follow || self.state.try_own(&record.id)?.is_some() => return Ok(None),
+                Err(_) => sleep(A_MOMENT),
+            }
         }
     }
 

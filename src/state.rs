@@ -155,6 +155,7 @@ impl State {
                 Err(error) => listing.complaints.push(format!("{}: {error:#}; skipped", dir.display())),
             }
         }
+        listing.complaints.sort();
         listing.records.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
         Ok(listing)
     }

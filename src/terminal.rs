@@ -54,11 +54,9 @@ pub fn open(own_root: bool) -> Result<(OwnedFd, OwnedFd)> {
 }
 // ANCHOR_END: open
 
-// ANCHOR: send
 /// Sends an open file to the process at the other end of `socket`, which gets a
 /// descriptor of its own for it. (unix(7), SCM_RIGHTS)
 pub fn send(socket: &UnixStream, file: BorrowedFd) -> Result<()> {
-    // ANCHOR: day5_send_solution
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut message = SendAncillaryBuffer::new(&mut space);
     let files = [file];
@@ -66,9 +64,7 @@ pub fn send(socket: &UnixStream, file: BorrowedFd) -> Result<()> {
     // Rights travel only with at least one byte.
     let describe = || ("sendmsg(SCM_RIGHTS): the terminal, to the runtime".into(), "(no shell can)".into());
     step(DAY, describe, || sendmsg(socket, &[IoSlice::new(b"!")], &mut message, SendFlags::empty())).map(drop)
-    // ANCHOR_END: day5_send_solution
 }
-// ANCHOR_END: send
 
 /// Takes what [`send`] sent.
 pub fn receive(socket: &UnixStream) -> Result<OwnedFd> {

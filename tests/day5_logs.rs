@@ -5,19 +5,15 @@ mod common;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use assert_cmd::assert::Assert;
-use common::{World, busybox, until};
+use common::{AtTerminal, World, busybox, until};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty, is_match};
@@ -370,54 +366,6 @@ fn task3_a_log_that_was_tampered_with_is_shown_as_far_as_it_goes() {
     logs(&world, &["web"]).success().stdout("one\ntwo\nthree\n").stderr(contains("no entries; skipped"));
 }
 
-/// A program at a terminal of its own, and this test in front of it.
-struct AtTerminal {
-    program: Child,
-    keys: File,
-    screen: Arc<Mutex<Vec<u8>>>,
-}
-
-impl AtTerminal {
-    fn start(words: Vec<String>) -> AtTerminal {
-        let size = Winsize { ws_row: 33, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
-        let terminal = openpty(&size, None).unwrap();
-        let slave = || Stdio::from(terminal.slave.try_clone().unwrap());
-        let mut command = Command::new("setsid");
-        // The terminal becomes its session's, so that Ctrl-C and its size concern it.
-        command.arg("--ctty").arg(common::binary()).args(words);
-        let program = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
-        let keys = File::from(terminal.master);
-        let screen = Arc::new(Mutex::new(Vec::new()));
-        let (mut from, to) = (keys.try_clone().unwrap(), screen.clone());
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = from.read(&mut buffer) {
-                to.lock().unwrap().extend_from_slice(&buffer[..count]);
-            }
-        });
-        AtTerminal { program, keys, screen }
-    }
-
-    fn types(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-    }
-
-    fn shows(&self, text: &str) {
-        let screen = || String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
-        until(&format!("the terminal shows {text:?}; it shows {:?}", screen()), || screen().contains(text));
-    }
-
-    /// Does it echo what is typed, as a terminal does that no program has changed?
-    fn echoes(&self) -> bool {
-        tcgetattr(self.keys.as_fd()).unwrap().local_flags.contains(LocalFlags::ECHO | LocalFlags::ISIG)
-    }
-
-    fn ended(mut self) -> i32 {
-        until("the program ends", || self.program.try_wait().unwrap().is_some());
-        self.program.wait().unwrap().code().unwrap()
-    }
-}
-
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_t_gives_the_command_a_terminal_of_its_own() {
@@ -464,9 +412,8 @@ fn task4_the_size_follows_the_users_terminal() {
     let script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done";
     let mut user = AtTerminal::start(words(&["-it", "--name", "web"], script));
     user.shows("ready\r\n");
-    let size = Winsize { ws_row: 50, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
     let pid = Pid::from_raw(user.program.id() as i32);
-    set_size(&user.keys, &size);
+    user.resize(50, 120);
     user.shows("50 120\r\n");
     // The user's terminal is given back also when the runtime is told to end.
     assert!(!user.echoes());
@@ -476,12 +423,4 @@ fn task4_the_size_follows_the_users_terminal() {
     }
     assert!(user.echoes());
     user.ended();
-}
-
-/// As a terminal emulator does when its window changes. (tty_ioctl(4))
-fn set_size(terminal: &File, size: &Winsize) {
-    let mut stty = Command::new("stty");
-    stty.args(["rows", &size.ws_row.to_string(), "cols", &size.ws_col.to_string()]);
-    // The size belongs to the pair: either end will do.
-    assert!(stty.stdin(terminal.try_clone().unwrap()).status().unwrap().success());
 }

@@ -1,1 +1,532 @@
+//! Day 6: stop a running container.
+#![allow(clippy::unwrap_used)]
 
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use assert_cmd::assert::Assert;
+use common::{AtTerminal, World, alive, busybox, processes, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty};
+use serde_json::Value;
+
+fn words(flags: &[&str], script: &str) -> Vec<String> {
+    let rootfs = busybox();
+    let words = [&["run", "--rootfs", rootfs.to_str().unwrap()], flags, &["sh", "-c", script]].concat();
+    words.into_iter().map(String::from).collect()
+}
+
+fn tiny_docker(world: &World, words: &[&str]) -> Assert {
+    world.tiny_docker(words).assert()
+}
+
+/// Starts a container in the background, and waits for its first line of output.
+fn detach(world: &World, flags: &[&str], script: &str) -> String {
+    let id = world.detach(flags, script);
+    let log = world.containers().join(&id).join("container.log");
+    until("it is ready", || log.metadata().unwrap().len() > 0);
+    id
+}
+
+fn pid(world: &World, id: &str) -> Pid {
+    Pid::from_raw(world.inspect(id)["pid"].as_i64().unwrap() as i32)
+}
+
+/// The process that waits for the container.
+fn supervisor(world: &World, id: &str) -> Pid {
+    let pid = pid(world, id).as_raw();
+    Pid::from_raw(processes().find(|(one, _)| *one == pid).unwrap().1)
+}
+
+/// Ends on SIGTERM, with the code 3, after a last word.
+const GRACEFUL: &str = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+/// Ends on no signal but SIGKILL: PID 1 with no handler.
+const DEAF: &str = "echo ready; exec sleep 1000";
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_run_passes_signals_on() {
+    let world = World::new();
+    use Signal::*;
+    let script =
+        "for signal in HUP INT QUIT USR1 USR2 TERM WINCH CONT ALRM; do trap \"echo $signal\" $signal; done
+                  echo ready; while :; do sleep 0.02; done";
+    let mut running = world.start(words(&[], script));
+    assert_eq!(running.line(), "ready");
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGWINCH, SIGCONT, SIGALRM] {
+        running.signal_runtime(signal);
+        assert_eq!(format!("SIG{}", running.line()), signal.as_str());
+    }
+    running.signal_command(SIGKILL);
+    assert_eq!(running.ended(), 137);
+
+    let mut running = world.start(words(&[], GRACEFUL));
+    assert_eq!(running.line(), "ready");
+    running.signal_runtime(SIGTERM);
+    assert_eq!(running.line(), "bye");
+    assert_eq!(running.ended(), 3);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_stopped_runtime_goes_on_and_says_so_to_the_command() {
+    let world = World::new();
+    let script = "trap 'echo stop' TSTP; trap 'echo go on' CONT; echo ready; while :; do sleep 0.02; done";
+    let mut running = world.start(words(&[], script));
+    assert_eq!(running.line(), "ready");
+    let state = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", running.runtime())).unwrap();
+        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+    };
+    running.signal_runtime(Signal::SIGTSTP);
+    until("the runtime is stopped", || state() == 'T');
+    running.signal_runtime(Signal::SIGCONT);
+    until("the runtime goes on", || state() != 'T');
+    // Both at once, as far as it can tell: the order is the shell's own.
+    let told: BTreeSet<String> = [running.line(), running.line()].into();
+    assert_eq!(told, ["stop", "go on"].map(String::from).into());
+    running.signal_command(Signal::SIGKILL);
+    assert_eq!(running.ended(), 137);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_ctrl_c_arrives_once() {
+    let world = World::new();
+    // Runtime and command are in the terminal's foreground: it sends SIGINT to both.
+    ctrl_c_arrives_once(&world, &["--name", "web"]);
+    // With a terminal of its own the command gets none but what is passed on.
+    ctrl_c_arrives_once(&world, &["--name", "web", "-t"]);
+}
+
+fn ctrl_c_arrives_once(world: &World, flags: &[&str]) {
+    let script = "trap 'echo interrupted' INT; echo ready; while :; do sleep 0.05; done";
+    let mut user = AtTerminal::start(words(flags, script));
+    user.shows("ready");
+    user.types("\x03");
+    user.shows("interrupted");
+    thread::sleep(Duration::from_millis(300));
+    tiny_docker(world, &["logs", "web"]).stdout(contains("interrupted").count(1));
+    tiny_docker(world, &["rm", "-f", "web"]).success();
+    assert_eq!(user.ended(), 137);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_stop_gives_the_command_time_to_end() {
+    let world = World::new();
+    let id = detach(&world, &["--name", "web"], GRACEFUL);
+    tiny_docker(&world, &["stop", "web"]).success().stdout("web\n").stderr(is_empty());
+    // It has been written down by the time stop returns.
+    let record = world.inspect(&id);
+    assert_eq!((&record["status"], &record["exit_code"]), (&"exited".into(), &3.into()));
+    tiny_docker(&world, &["logs", "web"]).stdout("ready\nbye\n");
+    // What is stopped already is stopped.
+    tiny_docker(&world, &["stop", "web"]).success().stdout("web\n");
+    assert_eq!(world.inspect(&id)["exit_code"], 3);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_stop_kills_what_does_not_end_in_time() {
+    let world = World::new();
+    for (flag, at_least, at_most) in [("-t=1", 1.0, 8.0), ("--timeout=0", 0.0, 5.0)] {
+        let id = detach(&world, &[], DEAF);
+        let start = Instant::now();
+        tiny_docker(&world, &["stop", flag, &id]).success();
+        let took = start.elapsed().as_secs_f64();
+        assert!((at_least..at_most).contains(&took), "{flag}: {took} s");
+        let record = world.inspect(&id);
+        assert_eq!((&record["exit_code"], &record["signal"]), (&137.into(), &"SIGKILL".into()));
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_of_several_each_is_stopped_or_reported() {
+    let world = World::new();
+    detach(&world, &["--name", "one"], GRACEFUL);
+    detach(&world, &["--name", "two"], GRACEFUL);
+    let assert = tiny_docker(&world, &["stop", "one", "nosuch", "two"]).code(1);
+    assert.stdout("one\ntwo\n").stderr(contains("no such container: \"nosuch\""));
+    tiny_docker(&world, &["ps", "-q"]).stdout(is_empty());
+    tiny_docker(&world, &["stop"]).code(2);
+    tiny_docker(&world, &["stop", "-t", "soon", "one"]).code(2).stderr(contains("soon"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_foreground_run_can_be_stopped_too() {
+    let world = World::new();
+    let mut running = world.start(words(&["--name", "web"], GRACEFUL));
+    running.line();
+    tiny_docker(&world, &["stop", "web"]).success();
+    assert_eq!(running.ended(), 3);
+    assert_eq!(world.inspect("web")["exit_code"], 3);
+    // And one that forgets itself.
+    let mut running = world.start(words(&["--name", "gone", "--rm"], GRACEFUL));
+    running.line();
+    tiny_docker(&world, &["stop", "gone"]).success();
+    assert_eq!(running.ended(), 3);
+    tiny_docker(&world, &["inspect", "gone"]).code(1);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_kill_sends_the_signal_that_is_named() {
+    let world = World::new();
+    let script = "trap 'echo usr1' USR1; trap 'echo hup' HUP; trap 'echo int' INT; echo ready; while :; do sleep 0.02; done";
+    let id = detach(&world, &["--name", "web"], script);
+    let mut expected = "ready\n".to_string();
+    for (name, line) in [
+        ("USR1", "usr1"),
+        ("SIGUSR1", "usr1"),
+        ("usr1", "usr1"),
+        ("10", "usr1"),
+        ("HUP", "hup"),
+        ("2", "int"),
+    ] {
+        tiny_docker(&world, &["kill", "-s", name, "web"]).success().stdout("web\n");
+        expected += &format!("{line}\n");
+        until(name, || world.tiny_docker(["logs", "web"]).output().unwrap().stdout == expected.as_bytes());
+    }
+    for name in ["NOSUCH", "0", "-1", "65", "", "SIGSIG"] {
+        tiny_docker(&world, &["kill", &format!("--signal={name}"), "web"])
+            .code(2)
+            .stderr(contains("such as TERM"));
+    }
+    tiny_docker(&world, &["kill", "web"]).success();
+    let record = world.inspect(&id);
+    assert_eq!((&record["exit_code"], &record["signal"]), (&137.into(), &"SIGKILL".into()));
+    tiny_docker(&world, &["kill", "web"]).code(1).stderr(contains("web is not running"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_wait_prints_the_exit_codes() {
+    let world = World::new();
+    world.detach(&["--name", "seven"], "exit 7");
+    world.detach(&["--name", "slow"], "sleep 0.5; exit 8");
+    detach(&world, &["--name", "deaf"], DEAF);
+    tiny_docker(&world, &["wait", "slow", "seven"]).success().stdout("8\n7\n");
+    let mut waiting = world.start(["wait", "deaf"]);
+    tiny_docker(&world, &["kill", "deaf"]).success();
+    assert_eq!(waiting.line(), "137");
+    assert_eq!(waiting.ended(), 0);
+    tiny_docker(&world, &["wait", "nosuch", "seven"])
+        .code(1)
+        .stdout("7\n")
+        .stderr(contains("no such container"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_init_passes_signals_on_and_reaps_what_is_left_to_it() {
+    let world = World::new();
+    // As PID 1, sleep would be deaf. It ends at once of what it has no handler for.
+    let id = detach(&world, &["--init"], "echo ready; exec sleep 1000");
+    let start = Instant::now();
+    tiny_docker(&world, &["stop", "-t", "60", &id]).success();
+    assert!(start.elapsed() < Duration::from_secs(30));
+    assert_eq!(world.inspect(&id)["exit_code"], 128 + 15);
+    // Orphans: their parent is gone, and they end.
+    let script = "for i in 1 2 3 4 5; do sh -c 'sh -c \"sleep 0.1\" &'; done; echo ready; sleep 0.6
+                  grep -l '^State:.Z' /proc/[0-9]*/status | wc -l; cat /proc/1/comm; echo $$";
+    let id = world.detach(&["--init"], script);
+    tiny_docker(&world, &["wait", &id]).stdout("0\n");
+    tiny_docker(&world, &["logs", &id]).stdout("ready\n0\ntiny-docker\n2\n");
+    // Without it they stay, as PID 1 here reaps nobody.
+    let python = common::rootfs("debian");
+    let zombies = "import os, time\nif os.fork() == 0:\n    if os.fork() == 0: time.sleep(0.2)\n    os._exit(0)\nos.wait()\ntime.sleep(0.8)\n\
+                   print(sum('State:\\tZ' in open(f'/proc/{p}/status').read() for p in os.listdir('/proc') if p.isdigit()))";
+    for (flags, expected) in [(&[][..], "1\n"), (&["--init"], "0\n")] {
+        let words =
+            [&["run", "--rootfs", python.to_str().unwrap()], flags, &["python3", "-c", zombies]].concat();
+        tiny_docker(&world, &words).success().stdout(expected);
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_with_init_every_exit_code_is_the_commands() {
+    let world = World::new();
+    let run = |script: &str| world.tiny_docker(words(&["--init", "--rm"], script)).assert();
+    for code in [0, 1, 2, 125, 126, 127, 128, 255] {
+        run(&format!("exit {code}")).code(code);
+    }
+    run("kill -9 $$").code(137);
+    run("kill -TERM $$").code(143);
+    let rootfs = busybox();
+    let run = |words: &[&str]| {
+        tiny_docker(&world, &[&["run", "--init", "--rootfs", rootfs.to_str().unwrap()], words].concat())
+    };
+    run(&["no-such-command"]).code(127).stderr(contains("no such command"));
+    run(&["/etc"]).code(126);
+    run(&["-u", "app", "sh", "-c", "id -u; grep Uid /proc/1/status"])
+        .success()
+        .stdout("1000\nUid:\t1000\t1000\t1000\t1000\n");
+    run(&["-t", "tty"]).success().stdout("/dev/pts/0\r\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_with_init_ctrl_c_arrives_once_and_ends_what_has_no_handler() {
+    let world = World::new();
+    ctrl_c_arrives_once(&world, &["--name", "web", "--init"]);
+    let mut user = AtTerminal::start(words(&["--init"], "echo ready; exec sleep 1000"));
+    user.shows("ready");
+    user.types("\x03");
+    assert_eq!(user.ended(), 130);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_a_killed_supervisor_takes_its_container_with_it() {
+    let world = World::new();
+    for flags in [&[][..], &["--init"]] {
+        let id = detach(&world, flags, "sleep 1000 & echo ready; exec sleep 1000");
+        let (command, supervisor) = (pid(&world, &id), supervisor(&world, &id));
+        kill(supervisor, Signal::SIGKILL).unwrap();
+        until("the container is gone", || !alive(command));
+        let ps = world.ps();
+        assert!(ps.contains("Exited (unknown)") && !ps.contains("Up "), "{ps}");
+        tiny_docker(&world, &["stop", &id]).success();
+        tiny_docker(&world, &["kill", &id]).code(1);
+        tiny_docker(&world, &["wait", &id]).code(1).stderr(contains("nobody saw how"));
+        tiny_docker(&world, &["rm", &id]).success();
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_after_the_machine_was_killed_nothing_runs() {
+    let world = World::new();
+    let id = detach(&world, &["--name", "web"], DEAF);
+    let config = world.containers().join(&id).join("config.json");
+    let running = fs::read_to_string(&config).unwrap();
+    tiny_docker(&world, &["kill", "web"]).success();
+    // As the disk is after a power cut: the record of another boot, half a record
+    // beside it, and a log that ends in the middle of an entry. The number means
+    // somebody who is alive.
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let mut record: Value =
+        serde_json::from_str(&running.replace(boot_id.trim(), "6f1c2b3e-0000-0000-0000-000000000000"))
+            .unwrap();
+    record["pid"] = std::process::id().into();
+    fs::write(&config, record.to_string()).unwrap();
+    fs::write(config.with_extension("json.new"), "{\"version\": 1, \"id").unwrap();
+    let log = config.with_file_name("container.log");
+    fs::write(&log, fs::read_to_string(&log).unwrap() + "2026-11-23T10:00:00.0000").unwrap();
+
+    assert!(world.ps().contains("Exited (unknown)"), "{}", world.ps());
+    tiny_docker(&world, &["logs", "-f", "web"]).success().stdout("ready\n");
+    tiny_docker(&world, &["stop", "web"]).success();
+    assert!(!config.with_extension("json.new").exists());
+    tiny_docker(&world, &["rm", "web"]).success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_killed_at_every_moment_nothing_untrue_is_left() {
+    let world = World::new();
+    let rootfs = busybox();
+    let moments = world.die_at_every_moment(&[
+        "run",
+        "-d",
+        "--init",
+        "--name",
+        "web",
+        "--rootfs",
+        rootfs.to_str().unwrap(),
+        "sh",
+        "-c",
+        "echo ready; exit 7",
+    ]);
+    assert!(moments > 50, "{moments}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_the_articles_session() {
+    let world = World::new();
+    world.copy_of_rootfs("rootfs/alpine");
+    let script =
+        "trap 'echo stopping; exit 0' TERM; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done";
+    let run = ["run", "-d", "--rootfs", "./rootfs/alpine", "/bin/sh", "-c", script];
+    let output = world.tiny_docker(run).output().unwrap();
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_string();
+    tiny_docker(&world, &["ps"])
+        .success()
+        .stdout(contains(&id).and(contains("Up ")).and(contains("\"/bin/sh -c trap")));
+    until("it has written", || {
+        world.tiny_docker(["logs", &id]).output().unwrap().stdout.starts_with(b"line 1\nline 2\n")
+    });
+    let mut follow = world.start(["logs", "-f", &id]);
+    assert_eq!((follow.line(), follow.line()), ("line 1".into(), "line 2".into()));
+    tiny_docker(&world, &["stop", &id]).success().stdout(format!("{id}\n"));
+    assert_eq!(follow.ended(), 0);
+    tiny_docker(&world, &["ps"]).success().stdout(contains(&id).not());
+    tiny_docker(&world, &["ps", "-a"]).success().stdout(contains(&id).and(contains("Exited (0)")));
+    tiny_docker(&world, &["logs", &id]).stdout(predicates::str::ends_with("stopping\n"));
+    tiny_docker(&world, &["rm", &id]).success();
+    assert_eq!(fs::read_dir(world.containers()).unwrap().count(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_300_containers_at_once() {
+    let world = World::new();
+    let ids = Mutex::new(Vec::new());
+    let next = Mutex::new(0..300);
+    // Each waits until all are there: so they end, and are recorded, at once.
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(number) = { next.lock().unwrap().next() } {
+                    let script = format!("trap 'exit {0}' TERM; echo out {number}; echo err {number} >&2; while :; do sleep 5; done", number % 256);
+                    let id = world.detach(&[], &script);
+                    ids.lock().unwrap().push((number, id));
+                }
+            });
+        }
+    });
+    let ids = ids.into_inner().unwrap();
+    assert_eq!(ids.iter().map(|(_, id)| id).collect::<BTreeSet<_>>().len(), 300);
+    let listed = world.tiny_docker(["ps", "-q"]).output().unwrap().stdout;
+    assert_eq!(listed.iter().filter(|byte| **byte == b'\n').count(), 300);
+    for (_, id) in &ids {
+        let log = world.containers().join(id).join("container.log");
+        until("it is ready", || fs::read(&log).unwrap().iter().filter(|byte| **byte == b'\n').count() == 2);
+        kill(pid_on_disk(&world, id), Signal::SIGTERM).unwrap();
+    }
+    let words = ["wait".to_string()].into_iter().chain(ids.iter().map(|(_, id)| id.clone()));
+    let codes: String = ids.iter().map(|(number, _)| format!("{}\n", number % 256)).collect();
+    world.tiny_docker(words).assert().success().stdout(codes);
+    for (number, id) in &ids {
+        let log = fs::read_to_string(world.containers().join(id).join("container.log")).unwrap();
+        let entries: BTreeSet<&str> = log.lines().map(|line| &line[31..]).collect();
+        let expected = [format!("stdout F out {number}"), format!("stderr F err {number}")];
+        assert_eq!(entries, expected.iter().map(String::as_str).collect());
+    }
+    world.remove_all();
+}
+
+fn pid_on_disk(world: &World, id: &str) -> Pid {
+    let text = fs::read(world.containers().join(id).join("config.json")).unwrap();
+    let record: Value = serde_json::from_slice(&text).unwrap();
+    Pid::from_raw(record["pid"].as_i64().unwrap() as i32)
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_200_random_operations_at_once_leave_the_state_true() {
+    let world = World::new();
+    thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let world = &world;
+            scope.spawn(move || {
+                let mut random = Random(0x9e37_79b9 + thread);
+                for _ in 0..25 {
+                    operate(world, &mut random);
+                }
+            });
+        }
+    });
+    // Nobody is at work any more but containers and those that look after them.
+    let ps = world.tiny_docker(["ps", "-a", "--format", "json"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ps.stderr), "");
+    let records: Vec<Value> = String::from_utf8(ps.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let mut names = BTreeSet::new();
+    let mut known = BTreeSet::new();
+    for record in &records {
+        if let Some(name) = record["name"].as_str() {
+            assert!(names.insert(name), "{name} is the name of two");
+        }
+        match record["status"].as_str().unwrap() {
+            "running" => known.extend(record["pid"].as_i64()),
+            "exited" => assert!(record["pid"].is_null() && record["finished_at"].is_string(), "{record}"),
+            other => panic!("{other}: nobody is about to start"),
+        }
+    }
+    // On the disk as in ps, with no half record beside one.
+    let dirs: Vec<_> = fs::read_dir(world.containers()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(dirs.len(), records.len());
+    assert!(!dirs.iter().any(|dir| dir.join("config.json.new").exists()));
+    // No PID 1 of a container that ps does not know.
+    for (pid, _) in processes() {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let ids = status.lines().find(|line| line.starts_with("NSpid:")).unwrap_or_default();
+        let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or_default();
+        if ids.split_whitespace().count() == 3 && ids.ends_with("\t1") && !state.contains('Z') {
+            assert!(known.contains(&(pid as i64)), "{pid} runs, and ps does not know it");
+        }
+    }
+    world.remove_all();
+}
+
+/// One thing that a person might do, or that might happen to them.
+fn operate(world: &World, random: &mut Random) {
+    let name = format!("name{}", random.below(6));
+    let rootfs = busybox();
+    let script = ["exit 3", "sleep 0.2; exit 4", GRACEFUL, DEAF][random.below(4)];
+    let run = ["run", "-d", "--name", &name, "--rootfs", rootfs.to_str().unwrap()];
+    let words: Vec<&str> = match random.below(12) {
+        0..=3 => [&run[..], &[["--rm", "--init", "-t", "-i"][random.below(4)], "sh", "-c", script]].concat(),
+        4 => [&run[..], &["no-such-command"]].concat(),
+        5 => vec!["stop", "-t", "0", &name],
+        6 => vec!["kill", "-s", ["TERM", "KILL"][random.below(2)], &name],
+        7 => vec!["rm", &name],
+        8 => vec!["rm", "-f", &name],
+        9 => vec!["ps", "-a"],
+        10 => vec!["logs", &name],
+        _ => {
+            // A supervisor dies.
+            let pid = world.tiny_docker(["inspect", &name]).output().unwrap().stdout;
+            let array: Value = serde_json::from_slice(&pid).unwrap();
+            if let Some(pid) = array[0]["pid"].as_i64()
+                && let Some((_, parent)) = processes().find(|(one, _)| *one as i64 == pid)
+                && fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default() == "tiny-docker\n"
+            {
+                let _ = kill(Pid::from_raw(parent), Signal::SIGKILL);
+            }
+            return;
+        }
+    };
+    let output = world.tiny_docker(&words).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // It works, or is refused for a reason that such a race may have.
+    let reasons = [
+        "no such container",
+        "is running",
+        "is not running",
+        "is taken",
+        "no such command",
+        "about to start",
+        "such process",
+    ];
+    let fine = output.status.success() || reasons.iter().any(|reason| stderr.contains(reason));
+    assert!(fine && !stderr.contains("panicked") && !stderr.contains("skipped"), "{words:?}: {output:?}");
+}
+
+/// Numbers that are random enough, and the same each time. (xorshift)
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 20) as usize % end
+    }
+}

@@ -15,7 +15,13 @@ use std::process::{Command, Stdio};
 use common::World;
 
 /// The newest day of this build.
-const DAY: u8 = if cfg!(feature = "day3-rootfs") {
+const DAY: u8 = if cfg!(feature = "day6-stop") {
+    6
+} else if cfg!(feature = "day5-logs") {
+    5
+} else if cfg!(feature = "day4-metadata") {
+    4
+} else if cfg!(feature = "day3-rootfs") {
     3
 } else if cfg!(feature = "day2-namespaces") {
     2
@@ -27,10 +33,15 @@ const DAY: u8 = if cfg!(feature = "day3-rootfs") {
 fn help_is_as_it_was() {
     let world = World::new();
     let mut text = String::new();
-    for words in
-        [&["--help"][..], &["run", "--help"], &["ps", "--help"], &["logs", "--help"], &["stop", "--help"]]
-    {
-        let assert = world.tiny_docker(words).assert().success();
+    let commands = ["run", "ps", "logs", "stop", "inspect", "rm", "kill", "wait"];
+    let there = match DAY {
+        1..=3 => 4,
+        4 | 5 => 6,
+        _ => 8,
+    };
+    let of_commands = commands[..there].iter().map(|command| vec![*command, "--help"]);
+    for words in std::iter::once(vec!["--help"]).chain(of_commands) {
+        let assert = world.tiny_docker(&words).env_remove("TINY_DOCKER_ROOT").assert().success();
         writeln!(text, "$ tiny-docker {}\n{}", words.join(" "), utf8(&assert.get_output().stdout)).unwrap();
     }
     insta::assert_snapshot!(format!("help_day{DAY}"), text);
@@ -44,14 +55,16 @@ fn explain_is_as_it_was() {
     let words = match DAY {
         1 => "--explain run sh -c true",
         2 => "--explain run --hostname box sh -c true",
-        _ => "--explain run --hostname box --rootfs rootfs -u app -e A=1 -w /srv --read-only sh -c true",
+        3 => "--explain run --hostname box --rootfs rootfs -u app -e A=1 -w /srv --read-only sh -c true",
+        4 => "--explain run --rootfs rootfs --name web sh -c true",
+        5 => "--explain run --rootfs rootfs -d -t sh -c true",
+        _ => "--explain run --rootfs rootfs --init --rm sh -c true",
     };
     if DAY >= 3 {
         world.copy_of_rootfs("rootfs");
     }
     let assert = world.tiny_docker(words.split(' ')).env("PATH", "/usr/bin:/bin").assert().success();
-    let narration =
-        utf8(&assert.get_output().stderr).replace(&*world.dir().to_string_lossy(), "/home/learner");
+    let narration = normalise(&utf8(&assert.get_output().stderr), &world);
     insta::assert_snapshot!(format!("explain_day{DAY}"), narration);
 }
 
@@ -94,7 +107,9 @@ fn replay(transcript: &str) -> String {
     }
     // The separator is a character that no program prints; `$?` stays as it was.
     let separator = "status=$?; printf '\\036'; (exit $status)";
+    let state = world.dir().join("state");
     let script: String = commands.iter().map(|command| format!("{separator}\n{command}\n")).collect();
+    let script = script.replace(STATE, &state.to_string_lossy());
     let script_file = world.dir().join(".transcript");
     fs::write(&script_file, script).unwrap();
 
@@ -125,8 +140,95 @@ fn replay(transcript: &str) -> String {
         .collect();
     // As if tiny-docker were installed, and the commands typed.
     let text = text.replace(&*bin.to_string_lossy(), "/usr/local/bin");
-    let text = text.replace(&*world.dir().to_string_lossy(), "/home/learner");
+    let text = normalise(&text, &world);
     number_namespaces(&text.lines().map(as_typed).collect::<String>())
+}
+
+/// Where the state is for who reads the book.
+const STATE: &str = "/var/lib/tiny-docker";
+
+/// What differs from run to run, made the same: places, ids, process ids, times.
+fn normalise(text: &str, world: &World) -> String {
+    let state = world.dir().join("state");
+    let text = text.replace(&*state.to_string_lossy(), STATE);
+    let text = text.replace(&*world.dir().to_string_lossy(), "/home/learner");
+    let text = one_after_the_other(&text, r"\b[0-9a-f]{12}\b", |n| {
+        // No two of them begin alike.
+        format!("{:012x}", (n as u64 + 4) * 0x3f2a_81c0_9b7d % (1 << 48))
+    });
+    let text = one_after_the_other(&text, r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", |n| {
+        format!("2026-05-12T10:00:{:02}.{:09}Z", n % 60, 250_000_000 + n)
+    });
+    let text = one_after_the_other(&text, r#"(?:pid": |pidfd_send_signal\(|kill\(|kill -s \w+ )\d+"#, |n| {
+        format!("{}", 4711 + n)
+    });
+    let text = one_after_the_other(&text, r#"start_time": \d+"#, |_| "50321".into());
+    let text = one_after_the_other(&text, r#"boot_id": "[0-9a-f-]{36}"#, |_| "\"8f0c…".into());
+    // The narration's columns, which were made for other numbers and places.
+    let narration = regex::Regex::new(r"(?m)^(\[day \d+\] \w+ +)(.*?) +# (.*)$").unwrap();
+    let text = narration
+        .replace_all(&text, |line: &regex::Captures| format!("{}{:<48}  # {}", &line[1], &line[2], &line[3]));
+    let (mut tidied, mut table) = (String::new(), Vec::new());
+    for line in text.split_inclusive('\n') {
+        if line.starts_with("CONTAINER ID ")
+            || (!table.is_empty() && line.chars().take(12).all(|c| c.is_ascii_hexdigit()))
+        {
+            table.push(line.trim_end());
+        } else {
+            tidied += &tidy(&std::mem::take(&mut table));
+            tidied += line;
+        }
+    }
+    tidied + &tidy(&table)
+}
+
+/// A table of `ps` with the same process ids and times in every run.
+fn tidy(table: &[&str]) -> String {
+    let Some(head) = table.first() else { return String::new() };
+    let names = ["CONTAINER ID", "NAME", "PID", "STATUS", "CREATED", "COMMAND"];
+    let starts: Vec<usize> = names.iter().map(|name| head.find(name).unwrap()).collect();
+    let ago = regex::Regex::new(r"(Less than a second|1 second|\d+ seconds)").unwrap();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (number, line) in table.iter().enumerate() {
+        let cell = |column: usize| {
+            let end = starts.get(column + 1).copied().unwrap_or(line.len()).min(line.len());
+            line[starts[column].min(end)..end].trim_end().to_string()
+        };
+        let mut row: Vec<String> = (0..names.len()).map(cell).collect();
+        if row[2].parse::<u32>().is_ok() {
+            row[2] = format!("{}", 4710 + number);
+        }
+        for column in [3, 4] {
+            row[column] = ago.replace(&row[column], "2 seconds").into_owned();
+        }
+        rows.push(row);
+    }
+    let widths: Vec<usize> =
+        (0..names.len()).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap()).collect();
+    let line = |row: Vec<String>| {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("   ").trim_end())
+    };
+    rows.into_iter().map(line).collect()
+}
+
+/// Replaces what `pattern` finds, up to its last word character, by what `name`
+/// says for the first, second, … different one. Words before a number stay.
+fn one_after_the_other(text: &str, pattern: &str, name: impl Fn(usize) -> String) -> String {
+    let pattern = regex::Regex::new(pattern).unwrap();
+    let mut seen: Vec<String> = Vec::new();
+    let replaced = pattern.replace_all(text, |found: &regex::Captures| {
+        let found = found[0].to_string();
+        let kept = found.rfind([' ', '(']).map_or(0, |at| at + 1);
+        let value = found[kept..].to_string();
+        if !seen.contains(&value) {
+            seen.push(value.clone());
+        }
+        let number = seen.iter().position(|one| *one == value).unwrap();
+        format!("{}{}", &found[..kept], name(number))
+    });
+    replaced.into_owned()
 }
 
 /// A script's shell begins its messages with the script's name and line, one

@@ -4,17 +4,21 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -120,6 +124,10 @@ impl World {
     /// makes it do; looks each time whether what is left is true, and can be
     /// removed. Returns how many operations there were.
     pub fn die_at_every_moment(&self, words: &[&str]) -> u32 {
+        let unharmed = self.tiny_docker(words).output().unwrap();
+        assert!(matches!(unharmed.status.code(), Some(0 | 7)), "{unharmed:?}");
+        until("it has ended", || self.ps().contains("Exited (7)"));
+        self.remove_all();
         let mut moments = 0;
         for who in ["parent", "child"] {
             for moment in 1.. {
@@ -267,6 +275,62 @@ impl Drop for Running {
             let _ = self.runtime.kill();
             let _ = self.runtime.wait();
         }
+    }
+}
+
+/// A program at a terminal of its own, and this test in front of it.
+pub struct AtTerminal {
+    pub program: Child,
+    keys: File,
+    screen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AtTerminal {
+    pub fn start<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> AtTerminal {
+        let size = Winsize { ws_row: 33, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
+        let terminal = openpty(&size, None).unwrap();
+        let slave = || Stdio::from(terminal.slave.try_clone().unwrap());
+        let mut command = std::process::Command::new("setsid");
+        // The terminal becomes its session's, so that Ctrl-C and its size concern it.
+        command.arg("--ctty").arg(binary()).args(words);
+        let program = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
+        let keys = File::from(terminal.master);
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let (mut from, to) = (keys.try_clone().unwrap(), screen.clone());
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                to.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+        });
+        AtTerminal { program, keys, screen }
+    }
+
+    pub fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    pub fn shows(&self, text: &str) {
+        let screen = || String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
+        until(&format!("the terminal shows {text:?}; it shows {:?}", screen()), || screen().contains(text));
+    }
+
+    /// As a terminal emulator does when its window changes: the kernel sends SIGWINCH.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let mut stty = std::process::Command::new("stty");
+        stty.args(["rows", &rows.to_string(), "cols", &columns.to_string()]);
+        // The size belongs to the pair: either end will do.
+        assert!(stty.stdin(self.keys.try_clone().unwrap()).status().unwrap().success());
+    }
+
+    /// Does it echo what is typed, as a terminal does that no program has changed?
+    pub fn echoes(&self) -> bool {
+        tcgetattr(self.keys.as_fd()).unwrap().local_flags.contains(LocalFlags::ECHO | LocalFlags::ISIG)
+    }
+
+    pub fn ended(mut self) -> i32 {
+        until("the program ends", || self.program.try_wait().unwrap().is_some());
+        self.program.wait().unwrap().code().unwrap()
     }
 }
 
