@@ -18,7 +18,7 @@ vm-shell: ## The classroom: a root shell in the VM
 
 test: ## The tests that need no root, on this machine
 	@vm/setup.sh
-	cargo test --features day3
+	cargo test --features day6
 
 rootfs: ## Make rootfs/busybox, a root file system for containers on this machine
 	@vm/rootfs.sh && echo "rootfs/busybox is there"
@@ -38,8 +38,9 @@ book: ## Build the book: book/book/index.html
 book-serve: ## Read the book while writing it
 	@book/build.sh serve
 
-bench: ## Start-to-exit against the kernel's floor and crun (as root)
+bench: ## Start-to-exit against the kernel's floor and crun; ps, run -d, logs (as root)
 	@vm/setup.sh && vm/rootfs.sh && cargo bench --quiet --features day3 --bench start_to_exit
+	@cargo bench --quiet --features day6 --bench lifecycle
 
 lint: ## Formatting, clippy on every day, shellcheck, the book's links
 	@.ci/lint

@@ -20,7 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::Result;
@@ -204,7 +204,13 @@ impl State {
 
     /// The record of the container `id`, read anew.
     pub fn read(&self, id: &str) -> Result<Record> {
-        read(&self.dir(id))
+        let dir = self.dir(id);
+        match read(&dir) {
+            Err(_) if self.in_the_works(&dir) => {
+                read(&dir).with_context(|| format!("no such container: {id}"))
+            }
+            read => read,
+        }
     }
 
     /// Becomes the owner of the container `id`, if it has none.

@@ -139,7 +139,9 @@ fn task2_the_first_executable_file_in_the_path_is_run() {
 #[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
 fn task3_every_exit_code_is_passed_on() {
     let world = World::new();
-    for code in 0..=255 {
+    // Every one of them, on the day that is about it.
+    let step = if cfg!(feature = "day2-namespaces") { 15 } else { 1 };
+    for code in (0..=255).step_by(step) {
         world
             .tiny_docker(["run", "sh", "-c", &format!("exit {code}")])
             .assert()

@@ -110,7 +110,13 @@ fn ctrl_c_arrives_once(world: &World, flags: &[&str]) {
     let script = "trap 'echo interrupted' INT; echo ready; while :; do sleep 0.05; done";
     let mut user = AtTerminal::start(words(flags, script));
     user.shows("ready");
+    // The runtime is held back, so that its signal could not fall together with
+    // the terminal's.
+    let runtime = Pid::from_raw(user.program.id() as i32);
+    kill(runtime, Signal::SIGSTOP).unwrap();
     user.types("\x03");
+    thread::sleep(Duration::from_millis(300));
+    kill(runtime, Signal::SIGCONT).unwrap();
     user.shows("interrupted");
     thread::sleep(Duration::from_millis(300));
     tiny_docker(world, &["logs", "web"]).stdout(contains("interrupted").count(1));

@@ -75,5 +75,6 @@ run_jobs() { # OUTDIR
     tar -C "$root" -cf "$stage/payload.tar" .
     rm -rf "$root"
     echo "vm: booting" >&2
-    "$vm/run.sh" "$stage/payload.tar" "$1"
+    # Emulated, all days take ten minutes and more.
+    VM_TIMEOUT=${VM_TIMEOUT:-3600} "$vm/run.sh" "$stage/payload.tar" "$1"
 }
