@@ -206,9 +206,7 @@ impl State {
     pub fn read(&self, id: &str) -> Result<Record> {
         let dir = self.dir(id);
         match read(&dir) {
-            Err(_) if self.in_the_works(&dir) => {
-                read(&dir).with_context(|| format!("no such container: {id}"))
-            }
+            Err(_) if self.in_the_works(&dir) => read(&dir).map_err(|_| anyhow!("no such container: {id}")),
             read => read,
         }
     }
