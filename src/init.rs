@@ -5,7 +5,6 @@
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -42,13 +41,8 @@ fn reap_until(command: Pid) -> Result<u8> {
     kernel::close_inherited_files().context("close_range")?;
     let signals = Signals::block()?;
     loop {
-        let arrived = signals.wait()?;
-        if arrived.signal != Signal::SIGCHLD {
-            // That it has ended already is no reason to fail: SIGCHLD comes next.
-            let _ = pass_on(command, arrived);
-            continue;
-        }
-        // Several that end at once make one SIGCHLD: reap until nobody is left.
+        // Before the first wait as well: who ended already will not be told again.
+        // And several that end at once make one SIGCHLD: until nobody is left.
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
@@ -57,6 +51,9 @@ fn reap_until(command: Pid) -> Result<u8> {
                 Err(error) => return Err(error).context("waitpid"),
             }
         }
+        let arrived = signals.wait()?;
+        // To one that has just ended: then it is SIGCHLD that comes next.
+        let _ = pass_on(command, arrived);
     }
     // ANCHOR_END: day6_reap_solution
 }

@@ -99,7 +99,9 @@ impl Mechanism for Logs {
     }
 
     fn started(&mut self, _container: &mut Container, _child: Pid) -> Result<()> {
-        if let Some((socket, _)) = self.wires.sockets.take() {
+        if let Some((socket, theirs)) = self.wires.sockets.take() {
+            // If the child was killed before it sent anything, this is its end.
+            drop(theirs);
             self.connect_terminal(terminal::receive(&socket)?)?;
         }
         for (stream, output) in std::mem::take(&mut self.wires.outputs) {

@@ -4,17 +4,16 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::fcntl::OFlag;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::error::Result;
+use crate::error::{self, Result};
 use crate::explain::step;
 use crate::kernel::{self, Clone};
 use crate::ps::print;
-use crate::wait::exit_code_of;
 
 const DAY: u8 = 5;
 
@@ -41,7 +40,10 @@ pub fn detach(id: &str) -> Result<Ready> {
         }
         Clone::Parent(_, supervisor) => {
             drop(announce);
-            kernel::exit_now(started(ready, &supervisor, id).unwrap_or(crate::error::RUNTIME_ERROR))
+            kernel::exit_now(started(ready, &supervisor, id).unwrap_or_else(|error| {
+                error::print(&error);
+                error::exit_code(&error)
+            }))
         }
     }
     // ANCHOR_END: day5_detach_solution
@@ -55,7 +57,11 @@ fn started(ready: OwnedFd, supervisor: &OwnedFd, id: &str) -> Result<u8> {
     }
     let status =
         waitid(Id::PIDFd(supervisor.as_fd()), WaitPidFlag::WEXITED).context("wait for the supervisor")?;
-    exit_code_of(status)
+    match status {
+        // It has said why.
+        WaitStatus::Exited(_, code) => Ok(code as u8),
+        _ => bail!("the supervisor was killed before the command ran; tiny-docker ps -a shows what is left"),
+    }
 }
 
 impl Ready {

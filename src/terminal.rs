@@ -3,13 +3,19 @@
 //! the other, where a person would sit. (pty(7))
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut, IsTerminal, stdin};
+use std::io::{IoSlice, IoSliceMut, IsTerminal, stdin, stdout};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{dup2_stdout, pipe2};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -20,6 +26,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 
 use crate::error::Result;
 use crate::explain::step;
+use crate::kernel::{self, Clone};
 use crate::mount::bind;
 
 const DAY: u8 = 5;
@@ -83,19 +90,32 @@ pub fn receive(socket: &UnixStream) -> Result<OwnedFd> {
     bail!("the container sent no terminal")
 }
 
+// ANCHOR: raw
 /// The user's terminal in raw mode: every key goes to the container as it is
-/// typed, Ctrl-C too, and nothing is echoed here. Dropping it restores what was
-/// before. (termios(3), "Raw mode")
+/// typed, Ctrl-C too, and nothing is echoed here. (termios(3), "Raw mode")
+///
+/// Dropping it gives the terminal back as it was; and so does the end of this
+/// process, whatever that is. A guard sees to it, a process that does nothing but
+/// wait for this one.
 #[derive(Debug)]
 pub struct RawMode {
-    before: Termios,
+    guard: OwnedFd,
+    release: Option<OwnedFd>,
 }
 
 impl RawMode {
-    /// Puts the terminal that is stdin into raw mode.
+    /// Puts the terminal that is stdin into raw mode. This process must have one
+    /// thread.
     pub fn enter() -> Result<RawMode> {
         // ANCHOR: day5_raw_solution
         let before = tcgetattr(stdin()).context("tcgetattr")?;
+        let (released, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+        let describe =
+            || ("clone3(no flags): a guard for the terminal".into(), "trap 'stty sane' EXIT".into());
+        let guard = match step(DAY, describe, || kernel::clone3(CloneFlags::empty()))? {
+            Clone::Child => give_back(released, &before),
+            Clone::Parent(_, guard) => guard,
+        };
         let mut raw = before.clone();
         raw.make_raw();
         step(
@@ -103,16 +123,32 @@ impl RawMode {
             || ("tcsetattr(stdin, raw)".into(), "stty raw -echo".into()),
             || tcsetattr(stdin(), OptionalActions::Now, &raw),
         )?;
-        Ok(RawMode { before })
+        Ok(RawMode { guard, release: Some(release) })
         // ANCHOR_END: day5_raw_solution
     }
 }
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
+        self.release = None;
+        let _ = waitid(Id::PIDFd(self.guard.as_fd()), WaitPidFlag::WEXITED);
     }
 }
+
+/// The guard. It waits for the end of a pipe, which the kernel makes when it
+/// closes the files of whoever holds the other end, also after SIGKILL.
+fn give_back(released: OwnedFd, before: &Termios) -> ! {
+    // Nothing else stays open here, least of all the container's lock.
+    let _ = dup2_stdout(&released);
+    let _ = kernel::close_inherited_files();
+    // By then the shell may have the terminal again, and this process be in the
+    // background: it is not to be stopped for what it does there. (SIGTTOU)
+    let _ = SigSet::all().thread_block();
+    while nix::unistd::read(stdout(), &mut [0]) == Err(Errno::EINTR) {}
+    let _ = tcsetattr(stdin(), OptionalActions::Now, before);
+    kernel::exit_now(0)
+}
+// ANCHOR_END: raw
 
 /// Makes `terminal` as large as the user's. The kernel tells its programs by
 /// SIGWINCH. (tty_ioctl(4), TIOCSWINSZ)

@@ -286,13 +286,21 @@ pub struct AtTerminal {
 }
 
 impl AtTerminal {
+    /// `tiny-docker` with `words`.
     pub fn start<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> AtTerminal {
+        AtTerminal::start_program(binary(), words)
+    }
+
+    pub fn start_program<S: AsRef<OsStr>>(
+        program: impl AsRef<OsStr>,
+        words: impl IntoIterator<Item = S>,
+    ) -> AtTerminal {
         let size = Winsize { ws_row: 33, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
         let terminal = openpty(&size, None).unwrap();
         let slave = || Stdio::from(terminal.slave.try_clone().unwrap());
         let mut command = std::process::Command::new("setsid");
         // The terminal becomes its session's, so that Ctrl-C and its size concern it.
-        command.arg("--ctty").arg(binary()).args(words);
+        command.arg("--ctty").arg(program).args(words);
         let program = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
         let keys = File::from(terminal.master);
         let screen = Arc::new(Mutex::new(Vec::new()));
@@ -442,7 +450,8 @@ fn reap_orphans() {
     }
 }
 
-fn descendants() -> Vec<i32> {
+/// Every process that this one has started, and that those have, and so on.
+pub fn descendants() -> Vec<i32> {
     let all: Vec<(i32, i32)> = processes().collect();
     let mut found = vec![std::process::id() as i32];
     let mut at = 0;
