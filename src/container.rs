@@ -384,8 +384,8 @@ fn report_panics(reporter: &OwnedFd) -> Result<()> {
 }
 
 fn report(mut reporter: File, exit_code: u8, message: &str) -> ! {
-    // If nobody reads it there is nobody to tell.
-    let _ = reporter.write_all(&[exit_code]);
-    let _ = reporter.write_all(message.as_bytes());
+    // In one write: killed between two, it would leave half a report. If nobody
+    // reads it there is nobody to tell.
+    let _ = reporter.write_all(&[&[exit_code], message.as_bytes()].concat());
     kernel::exit_now(exit_code)
 }

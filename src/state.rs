@@ -308,6 +308,8 @@ impl Owner {
         let lock = File::open(all).and_then(|all| all.lock_shared().map(|()| all));
         let _lock = lock.with_context(|| format!("lock {all:?}"))?;
         let describe = || (format!("remove {dir:?}"), format!("rm -r {}", dir.display()));
+        // First the record: from then on nobody takes the rest for a container.
+        let _ = fs::remove_file(dir.join(RECORD));
         step(DAY, describe, || fs::remove_dir_all(dir))
     }
 }

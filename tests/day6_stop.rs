@@ -86,7 +86,10 @@ fn task1_a_stopped_runtime_goes_on_and_says_so_to_the_command() {
         stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
     };
     running.signal_runtime(Signal::SIGTSTP);
-    until("the runtime is stopped", || state() == 'T');
+    until("the runtime is stopped", || {
+        assert_ne!(state(), 'Z', "it has ended");
+        state() == 'T'
+    });
     running.signal_runtime(Signal::SIGCONT);
     until("the runtime goes on", || state() != 'T');
     // Both at once, as far as it can tell: the order is the shell's own.

@@ -275,6 +275,12 @@ impl Drop for Running {
             let _ = self.runtime.kill();
             let _ = self.runtime.wait();
         }
+        // What it said is why the test fails, most likely.
+        if let Some(mut stderr) = self.runtime.stderr.take().filter(|_| thread::panicking()) {
+            let mut said = String::new();
+            let _ = stderr.read_to_string(&mut said);
+            eprintln!("the runtime said:\n{said}");
+        }
     }
 }
 
@@ -318,9 +324,17 @@ impl AtTerminal {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
-    pub fn shows(&self, text: &str) {
-        let screen = || String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
-        until(&format!("the terminal shows {text:?}; it shows {:?}", screen()), || screen().contains(text));
+    pub fn shows(&mut self, text: &str) {
+        let start = Instant::now();
+        loop {
+            let ended = self.program.try_wait().unwrap().is_some() || start.elapsed() > DEADLINE;
+            let screen = String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
+            if screen.contains(text) {
+                return;
+            }
+            assert!(!ended, "the terminal does not show {text:?}, but: {screen}");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// As a terminal emulator does when its window changes: the kernel sends SIGWINCH.
@@ -336,9 +350,17 @@ impl AtTerminal {
         tcgetattr(self.keys.as_fd()).unwrap().local_flags.contains(LocalFlags::ECHO | LocalFlags::ISIG)
     }
 
-    pub fn ended(mut self) -> i32 {
+    pub fn ended(&mut self) -> i32 {
         until("the program ends", || self.program.try_wait().unwrap().is_some());
         self.program.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for AtTerminal {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the terminal shows:\n{}", String::from_utf8_lossy(&self.screen.lock().unwrap()));
+        }
     }
 }
 
