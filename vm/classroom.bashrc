@@ -9,6 +9,7 @@ cat <<'WELCOME'
 
     tiny-docker run --rootfs rootfs/busybox /bin/sh     a container
     tiny-docker --explain run --rootfs rootfs/busybox /bin/true
+    tiny-docker run -d …, ps -a, logs -f, stop, rm      one in the background
     unshare  nsenter  chroot  pivot_root  mount  ps  ip  nft  strace  python3
                                                         the same by hand
     rootfs/busybox  rootfs/debian (with python3)        root file systems

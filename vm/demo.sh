@@ -18,6 +18,12 @@ echo "I am PID $$ on $(hostname), and these are all the processes there are:"
 ps -o pid,user,comm
 echo "My root file system: $(echo /*)"
 echo "It says it is: $(. /etc/os-release; echo $PRETTY_NAME)"'
+type_it tiny-docker run -d --init --name web --rootfs rootfs/busybox /bin/sh -c '
+echo "I go on when you have left"; exec sleep 1000'
+type_it tiny-docker ps
+type_it tiny-docker logs -t web
+type_it tiny-docker stop web
+type_it tiny-docker ps -a
 RUN
 chmod 755 "$stage/root/payload/run"
 pack_payload
