@@ -4,6 +4,7 @@
 # Boots the VM, unpacks PAYLOAD.tar at the guest's /, runs its /payload/run, and
 # exits with that program's exit code. What it wrote to /out is then in OUTDIR.
 # 125: the guest gave no exit code (it crashed, or took more than VM_TIMEOUT s).
+# VM_DISK=FILE: one more disk, /dev/vdd, which keeps what the guest writes.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=vm/qemu.sh
@@ -16,11 +17,13 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 truncate -s 64M "$scratch/out.tar"
 
+disk=()
+[ -z "${VM_DISK:-}" ] || disk=(-drive "if=virtio,format=raw,file=$VM_DISK")
 ended=0
 qemu "$accel" "" -serial stdio -serial "file:$scratch/status" \
     -drive "if=virtio,format=raw,file=$image/root.ext4,snapshot=on" \
     -drive "if=virtio,format=raw,file=$payload,readonly=on" \
-    -drive "if=virtio,format=raw,file=$scratch/out.tar" </dev/null || ended=$?
+    -drive "if=virtio,format=raw,file=$scratch/out.tar" "${disk[@]}" </dev/null || ended=$?
 
 if [ -n "$outdir" ]; then
     mkdir -p "$outdir"
