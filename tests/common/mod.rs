@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
@@ -211,9 +212,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// The next line that the command writes to stdout.
+    /// The next line that the command writes to stdout, within [`DEADLINE`].
     pub fn line(&mut self) -> String {
         let mut line = String::new();
+        if self.output.buffer().is_empty() {
+            let mut fds = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(DEADLINE).unwrap();
+            assert_eq!(poll(&mut fds, timeout), Ok(1), "it writes nothing, and does not end");
+        }
         self.output.read_line(&mut line).unwrap();
         if line.is_empty() {
             let mut errors = String::new();
