@@ -30,6 +30,14 @@ pub struct Cli {
     command: Command,
 }
 
+/// The network of a container that asks for none: from day 9 on there is one that
+/// keeps it apart and connected.
+#[cfg(feature = "day9-net")]
+pub const DEFAULT_NETWORK: container::Network = container::Network::Bridge;
+/// The network of a container that asks for none: before day 9, the host's.
+#[cfg(all(feature = "day8-netns", not(feature = "day9-net")))]
+pub const DEFAULT_NETWORK: container::Network = container::Network::Host;
+
 const EXAMPLES: &str = "\
 Examples:
   tiny-docker run echo hello
@@ -65,6 +73,14 @@ enum Command {
     Kill(crate::stop::Kill),
     #[cfg(feature = "day6-stop")]
     Wait(crate::stop::Wait),
+
+    #[cfg(feature = "day7-cgroups")]
+    Stats(crate::stats::Stats),
+
+    #[cfg(feature = "day9-net")]
+    Network(crate::network::NetworkCommand),
+    #[cfg(feature = "day9-net")]
+    Doctor(crate::doctor::Doctor),
     /// Stop containers (comes to life on day 6)
     #[cfg(not(feature = "day6-stop"))]
     Stop {
@@ -103,6 +119,18 @@ struct Run {
     #[command(flatten)]
     stop: crate::stop::Stop,
 
+    #[cfg(feature = "day7-cgroups")]
+    #[command(flatten)]
+    cgroups: crate::cgroups::Cgroups,
+
+    #[cfg(feature = "day8-netns")]
+    #[command(flatten)]
+    netns: crate::netns::Netns,
+
+    #[cfg(feature = "day9-net")]
+    #[command(flatten)]
+    bridge: crate::bridge::Bridge,
+
     /// The command, and its arguments: from here on, all words are the command's
     #[arg(required = true, trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
     command: Vec<OsString>,
@@ -124,6 +152,14 @@ impl Run {
             Box::new(self.logs),
             #[cfg(feature = "day6-stop")]
             Box::new(self.stop),
+            #[cfg(feature = "day7-cgroups")]
+            Box::new(self.cgroups),
+            #[cfg(feature = "day8-netns")]
+            Box::new(self.netns),
+            #[cfg(all(feature = "day8-netns", not(feature = "day9-net")))]
+            Box::new(crate::netns::NoBridgeYet),
+            #[cfg(feature = "day9-net")]
+            Box::new(self.bridge),
         ])
     }
 }
@@ -166,6 +202,12 @@ impl Cli {
             Command::Kill(kill) => kill.execute(),
             #[cfg(feature = "day6-stop")]
             Command::Wait(wait) => wait.execute(),
+            #[cfg(feature = "day7-cgroups")]
+            Command::Stats(stats) => stats.execute(),
+            #[cfg(feature = "day9-net")]
+            Command::Network(network) => network.execute(),
+            #[cfg(feature = "day9-net")]
+            Command::Doctor(doctor) => doctor.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }
@@ -176,10 +218,10 @@ impl Cli {
 impl Run {
     /// Runs the container. Returns what its command exited with.
     fn execute(self) -> Result<u8> {
-        // ANCHOR: day1_execute_solution
+        // ANCHOR: day1_task1_execute_solution
         let container = Container::new(self.command.clone());
         container::run(container, &mut self.mechanisms())
-        // ANCHOR_END: day1_execute_solution
+        // ANCHOR_END: day1_task1_execute_solution
     }
 }
 
@@ -187,8 +229,8 @@ impl Run {
 /// it cannot work before.
 #[allow(dead_code)] // from day 6 on
 fn not_yet(command: &str, day: u8, why: &str) -> Result<u8> {
-    // ANCHOR: day1_not_yet_solution
+    // ANCHOR: day1_task1_not_yet_solution
     bail!("{command} comes to life on day {day}: {why}")
-    // ANCHOR_END: day1_not_yet_solution
+    // ANCHOR_END: day1_task1_not_yet_solution
 }
 // ANCHOR_END: execute

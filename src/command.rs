@@ -21,7 +21,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// exit code a shell would give: 127 not found, 126 found but not executable.
 /// (execve(2))
 pub fn exec(command: &[OsString], environment: &BTreeMap<OsString, OsString>) -> Result<Infallible> {
-    // ANCHOR: day1_exec_solution
+    // ANCHOR: day1_task2_exec_solution
     let default_path = OsString::from(DEFAULT_PATH);
     let path = environment.get(OsStr::new("PATH")).unwrap_or(&default_path);
     let program = find(&command[0], path)?;
@@ -39,7 +39,7 @@ pub fn exec(command: &[OsString], environment: &BTreeMap<OsString, OsString>) ->
     step(1, describe, || {
         execve(&program_c, &arguments, &variables).map_err(|errno| not_executed(&program, errno))
     })
-    // ANCHOR_END: day1_exec_solution
+    // ANCHOR_END: day1_task2_exec_solution
 }
 // ANCHOR_END: exec
 
@@ -48,7 +48,7 @@ pub fn exec(command: &[OsString], environment: &BTreeMap<OsString, OsString>) ->
 /// executable file of that name in `path`, a list of directories with colons
 /// between them.
 fn find(name: &OsStr, path: &OsStr) -> Result<PathBuf> {
-    // ANCHOR: day1_find_solution
+    // ANCHOR: day1_task2_find_solution
     let candidates: Vec<PathBuf> = if name.as_bytes().contains(&b'/') {
         vec![PathBuf::from(name)]
     } else if name.is_empty() {
@@ -69,7 +69,7 @@ fn find(name: &OsStr, path: &OsStr) -> Result<PathBuf> {
         Some((file, errno)) => Err(not_executed(&file, errno).into()),
         None => Err(not_found(name, path).into()),
     }
-    // ANCHOR_END: day1_find_solution
+    // ANCHOR_END: day1_task2_find_solution
 }
 // ANCHOR_END: find
 

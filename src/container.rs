@@ -10,10 +10,12 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
@@ -42,6 +44,12 @@ pub struct Container {
     pub environment: BTreeMap<OsString, OsString>,
     /// The new namespaces it is born into.
     pub namespaces: CloneFlags,
+    /// The cgroup that it is born in; `None`: the runtime's.
+    pub cgroup: Option<OwnedFd>,
+    /// What it is connected to; `None`: nobody said, so to all that the host is.
+    pub network: Option<Network>,
+    /// Its address on that network, if it gets one.
+    pub address: Option<Ipv4Addr>,
     /// Its own host name; `None`: the host's.
     pub hostname: Option<String>,
     /// The directory that becomes its `/`, absolute; `None`: the host's `/`.
@@ -64,7 +72,25 @@ pub struct Container {
     /// How its command ended, and what the runtime exits with; `None`: not yet,
     /// or it never started.
     pub exit: Option<(WaitStatus, u8)>,
+    /// Whether the kernel killed any of it for want of memory; `None`: nobody knows.
+    pub oom_killed: Option<bool>,
+    /// Why it ended, in words, where its exit code does not say it.
+    pub reason: Option<String>,
 }
+
+// ANCHOR: network
+/// What a container is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+pub enum Network {
+    /// All that the host has: its interfaces, its ports (no isolation)
+    Host,
+    /// Nothing but itself: a loopback interface
+    #[value(alias = "isolated")]
+    None,
+    /// The other containers, the host, and by it the outside world (day 9)
+    Bridge,
+}
+// ANCHOR_END: network
 
 /// The three kinds of ids that decide what a process may do. (credentials(7))
 #[derive(Debug, PartialEq)]
@@ -84,6 +110,9 @@ impl Container {
             command,
             environment: std::env::vars_os().collect(),
             namespaces: CloneFlags::empty(),
+            cgroup: None,
+            network: None,
+            address: None,
             hostname: None,
             rootfs: None,
             user: None,
@@ -94,7 +123,16 @@ impl Container {
             id: None,
             dir: None,
             exit: None,
+            oom_killed: None,
+            reason: None,
         }
+    }
+}
+
+impl Container {
+    /// The word for its network; `None` before day 8, when nobody could choose.
+    pub fn network_name(&self) -> Option<String> {
+        Some(self.network?.to_possible_value()?.get_name().to_string())
     }
 }
 
@@ -126,7 +164,7 @@ pub trait Mechanism {
         Ok(false)
     }
     /// Parent, once the child is gone, or when an earlier moment failed: undo.
-    fn cleanup(&mut self, _container: &Container) -> Result<()> {
+    fn cleanup(&mut self, _container: &mut Container) -> Result<()> {
         Ok(())
     }
 }
@@ -156,7 +194,7 @@ pub fn run(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> 
         .and_then(|child| wait(child, &mut container, mechanisms, &signals));
     // One that fails does not keep the others from cleaning up.
     let undone = (mechanisms[..prepared].iter_mut().rev())
-        .map(|mechanism| mechanism.cleanup(&container))
+        .map(|mechanism| mechanism.cleanup(&mut container))
         .fold(Ok(()), Result::and);
     match (outcome, undone) {
         (Ok(code), Err(error)) => {
@@ -186,7 +224,12 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signa
 
     let namespaces = container.namespaces;
     let day = if namespaces.is_empty() { 1 } else { 2 };
-    let cloned = step(day, || describe_clone(namespaces), || kernel::clone3(namespaces))?;
+    let cgroup = container.cgroup.take();
+    let describe = || describe_clone(namespaces, cgroup.is_some());
+    let cloned = step(day, describe, || kernel::clone3(namespaces, cgroup.as_ref().map(AsFd::as_fd)))?;
+    // In the child as well, before anything else: an open directory of the host is
+    // a way out of the container. (CVE-2024-21626)
+    drop(cgroup);
     let child = match cloned {
         Clone::Parent(pid, pidfd) => Child::new(pid, pidfd),
         Clone::Child => {
@@ -350,14 +393,16 @@ fn assume(user: &User) -> Result<()> {
 }
 
 /// `clone3` as `--explain` shows it, and what a shell does instead.
-fn describe_clone(namespaces: CloneFlags) -> (String, String) {
+fn describe_clone(namespaces: CloneFlags, into_cgroup: bool) -> (String, String) {
     let options = [
         (CloneFlags::CLONE_NEWUTS, "--uts"),
         (CloneFlags::CLONE_NEWPID, "--pid --fork"),
         (CloneFlags::CLONE_NEWNS, "--mount"),
         (CloneFlags::CLONE_NEWIPC, "--ipc"),
+        (CloneFlags::CLONE_NEWNET, "--net"),
     ];
-    let mut by_hand = String::from("unshare");
+    let mut by_hand =
+        String::from(if into_cgroup { "echo 0 > …/cgroup.procs; unshare" } else { "unshare" });
     for (_, option) in options.iter().filter(|(flag, _)| namespaces.contains(*flag)) {
         by_hand.push(' ');
         by_hand.push_str(option);
@@ -365,7 +410,8 @@ fn describe_clone(namespaces: CloneFlags) -> (String, String) {
     if namespaces.is_empty() {
         return ("clone3(no flags: a fork)".into(), "a shell forks for every command".into());
     }
-    let flags: Vec<&str> = namespaces.iter_names().map(|(name, _)| name).collect();
+    let into_cgroup = into_cgroup.then_some("CLONE_INTO_CGROUP");
+    let flags: Vec<&str> = namespaces.iter_names().map(|(name, _)| name).chain(into_cgroup).collect();
     (format!("clone3({})", flags.join(" | ")), by_hand)
 }
 

@@ -44,7 +44,7 @@ const LINKS: [(&str, &str); 5] = [
 /// A tmpfs, so that nothing is written into the rootfs, and with nosuid but
 /// not nodev: here, devices are the point.
 pub fn make_dev(console: Option<OwnedFd>) -> Result<()> {
-    // ANCHOR: day3_dev_solution
+    // ANCHOR: day3_task4_make_dev_solution
     mount(DAY, "tmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, "mode=755,size=65536k")?;
     for (path, major, minor) in DEVICES {
         let describe = || {
@@ -75,7 +75,7 @@ pub fn make_dev(console: Option<OwnedFd>) -> Result<()> {
     make_dir("/dev/mqueue", 0o755)?;
     mount(DAY, "mqueue", "/dev/mqueue", HARMLESS, "")?;
     console.map_or(Ok(()), make_console)
-    // ANCHOR_END: day3_dev_solution
+    // ANCHOR_END: day3_task4_make_dev_solution
 }
 // ANCHOR_END: dev
 
@@ -89,7 +89,7 @@ fn make_dir(path: &str, mode: u32) -> Result<()> {
 /// anywhere yet; `None` where there is no terminal. It is taken here, on the
 /// host, because later no path leads to it. (open_tree(2))
 pub fn open_console() -> Result<Option<OwnedFd>> {
-    // ANCHOR: day3_open_console_solution
+    // ANCHOR: day3_task4_open_console_solution
     let streams =
         [stdin().as_fd().is_terminal(), stdout().as_fd().is_terminal(), stderr().as_fd().is_terminal()];
     let Some(fd) = streams.iter().position(|is_terminal| *is_terminal) else { return Ok(None) };
@@ -97,7 +97,7 @@ pub fn open_console() -> Result<Option<OwnedFd>> {
     let path = format!("/proc/self/fd/{fd}");
     let describe = || (format!("open_tree({path:?}, OPEN_TREE_CLONE)"), "see /dev/console below".into());
     step(DAY, describe, || open_tree(rustix::fs::CWD, &path, flags)).map(Some)
-    // ANCHOR_END: day3_open_console_solution
+    // ANCHOR_END: day3_task4_open_console_solution
 }
 
 /// Mounts the terminal at /dev/console: with it ttyname(3) finds a name for the

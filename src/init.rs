@@ -20,14 +20,14 @@ const DAY: u8 = 6;
 /// The child's last step before exec: makes a child of its own, which goes on
 /// and becomes the command, and stays behind as PID 1.
 pub fn stay_behind() -> Result<()> {
-    // ANCHOR: day6_stay_behind_solution
+    // ANCHOR: day6_task4_stay_behind_solution
     let describe = || ("clone3(no flags): PID 1 stays behind as init".into(), "tini -- …".into());
-    match step(DAY, describe, || kernel::clone3(CloneFlags::empty()))? {
+    match step(DAY, describe, || kernel::clone3(CloneFlags::empty(), None))? {
         Clone::Child => Ok(()),
         // Its errors would have nobody to go to: the report is the command's.
         Clone::Parent(command, _) => kernel::exit_now(reap_until(command).unwrap_or(RUNTIME_ERROR)),
     }
-    // ANCHOR_END: day6_stay_behind_solution
+    // ANCHOR_END: day6_task4_stay_behind_solution
 }
 // ANCHOR_END: stay_behind
 
@@ -36,7 +36,7 @@ pub fn stay_behind() -> Result<()> {
 /// ended. Returns its exit code: 128+n for signal n, since an init that dies of
 /// a signal it cannot die of is no use.
 fn reap_until(command: Pid) -> Result<u8> {
-    // ANCHOR: day6_reap_solution
+    // ANCHOR: day6_task4_reap_until_solution
     // The report's end of file says that the command runs: not while we hold it.
     kernel::close_inherited_files().context("close_range")?;
     let signals = Signals::block()?;
@@ -55,6 +55,6 @@ fn reap_until(command: Pid) -> Result<u8> {
         // To one that has just ended: then it is SIGCHLD that comes next.
         let _ = pass_on(command, arrived);
     }
-    // ANCHOR_END: day6_reap_solution
+    // ANCHOR_END: day6_task4_reap_until_solution
 }
 // ANCHOR_END: reap

@@ -3,7 +3,7 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigHandler, Signal};
@@ -18,22 +18,32 @@ pub enum Clone {
     Child,
 }
 
+/// The child is born in a cgroup of our choice. (clone(2); not `libc`'s constant of
+/// this name, which is too small for it and therefore 0)
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 // ANCHOR: clone3
 /// Makes a child that is a copy of this process, as fork(2) does, but born into
-/// the new namespaces that `namespaces` asks for.
+/// the new namespaces that `namespaces` asks for and, from day 7 on, in `cgroup`.
 ///
 /// This process must have one thread: the child would have only that one, and
 /// a lock that another thread held would stay locked in it for ever.
 ///
 /// Errors: clone(2), "ERRORS"; EPERM is the lack of CAP_SYS_ADMIN.
-pub fn clone3(namespaces: CloneFlags) -> io::Result<Clone> {
+pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd>) -> io::Result<Clone> {
+    // Memory that is shared with the child would make all that follows unsound.
+    assert!(!namespaces.contains(CloneFlags::CLONE_VM), "clone3 is for a copy, as fork(2) is");
     let mut pidfd: RawFd = -1;
     // SAFETY: `clone_args` is plain integers, and for each of them zero means
     // "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
+    args.flags = u64::from(namespaces.bits() as u32) | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
 
     // SAFETY: the kernel reads `args`, which lives on this stack, and writes one
     // fd to `pidfd`, likewise. Without CLONE_VM and without a stack of its own
@@ -62,11 +72,12 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(c_int::from(code)) }
 }
 
-/// Closes all file descriptors but stdin, stdout and stderr. To be called
-/// before this program has opened any. (close_range(2))
+/// Closes all file descriptors but stdin, stdout and stderr. To be called before
+/// this program has opened any, or when it will never use nor drop one of them: by
+/// a process that ends with `exit_now`. (close_range(2))
 pub fn close_inherited_files() -> io::Result<()> {
-    // SAFETY: takes no pointer; and what it closes was opened by another
-    // program, so that no value of this one owns it.
+    // SAFETY: takes no pointer; and no value of this program that owns one of the
+    // descriptors is used or dropped afterwards: see above.
     match unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

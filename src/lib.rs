@@ -9,6 +9,10 @@
 //! | `metadata`, `record`, `state`, `ps` | 4 | Can I remember what I started? |
 //! | `logs`, `log_file`, `log_reader`, `terminal`, `supervisor` | 5 | Can I capture logs? |
 //! | `stop`, `init` | 6 | Can I stop a running container? |
+//! | `cgroups`, `cgroup_place`, `traces`, `stats` | 7 | Can I limit memory? |
+//! | `netns`, `netlink` | 8 | Can I isolate networking? |
+//! | `bridge`, `subnet`, `address`, `nat`, `nftables`, `nfnetlink`, `etc`, `network` | 9 | Can I connect it to the outside world? |
+//! | `doctor` | 10 | Can I explain the architecture clearly? |
 //!
 //! [`kernel`] holds the few system calls that no library wraps, [`explain`] the
 //! narration, [`error`] the exit codes. Read [`container`] first.
@@ -42,6 +46,8 @@ pub mod ps;
 pub mod record;
 #[cfg(feature = "day4-metadata")]
 pub mod state;
+#[cfg(feature = "day4-metadata")]
+pub mod traces;
 
 #[cfg(feature = "day5-logs")]
 pub mod log_file;
@@ -58,3 +64,35 @@ pub mod terminal;
 pub mod init;
 #[cfg(feature = "day6-stop")]
 pub mod stop;
+
+#[cfg(feature = "day7-cgroups")]
+pub mod cgroup_place;
+#[cfg(feature = "day7-cgroups")]
+pub mod cgroups;
+#[cfg(feature = "day7-cgroups")]
+pub mod stats;
+
+#[cfg(feature = "day8-netns")]
+pub mod netlink;
+#[cfg(feature = "day8-netns")]
+pub mod netns;
+
+#[cfg(feature = "day9-net")]
+pub mod address;
+#[cfg(feature = "day9-net")]
+pub mod bridge;
+// Day 10 has no feature of its own: it looks at what all days need.
+#[cfg(feature = "day9-net")]
+pub mod doctor;
+#[cfg(feature = "day9-net")]
+pub mod etc;
+#[cfg(feature = "day9-net")]
+pub mod nat;
+#[cfg(feature = "day9-net")]
+pub mod network;
+#[cfg(feature = "day9-net")]
+pub mod nfnetlink;
+#[cfg(feature = "day9-net")]
+pub mod nftables;
+#[cfg(feature = "day9-net")]
+pub mod subnet;

@@ -82,7 +82,7 @@ impl LogFile {
     /// A full disk is not the command's fault: it runs on, the user is told once,
     /// and where bytes are missing the log says how many.
     pub fn append(&mut self, stream: Stream, bytes: &[u8]) {
-        // ANCHOR: day5_append_solution
+        // ANCHOR: day5_task1_append_solution
         let now = format!("{:.9}", Timestamp::now());
         let mut entries = Vec::with_capacity(bytes.len() + 16 * HEADER);
         if self.lost > 0 {
@@ -100,7 +100,7 @@ impl LogFile {
                 self.lost += bytes.len();
             }
         }
-        // ANCHOR_END: day5_append_solution
+        // ANCHOR_END: day5_task1_append_solution
     }
     // ANCHOR_END: append
 
@@ -123,7 +123,7 @@ impl LogFile {
 /// Adds an entry for each line in `bytes`, and one for what is left without an
 /// end.
 fn format_entries(entries: &mut Vec<u8>, time: &str, stream: Stream, bytes: &[u8]) {
-    // ANCHOR: day5_format_solution
+    // ANCHOR: day5_task1_format_entries_solution
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let (tag, content) = match line.strip_suffix(b"\n") {
             Some(content) => ('F', content),
@@ -135,7 +135,7 @@ fn format_entries(entries: &mut Vec<u8>, time: &str, stream: Stream, bytes: &[u8
         entries.extend_from_slice(content);
         entries.push(b'\n');
     }
-    // ANCHOR_END: day5_format_solution
+    // ANCHOR_END: day5_task1_format_entries_solution
 }
 // ANCHOR_END: format
 
@@ -156,7 +156,7 @@ pub struct Entry<'a> {
 // ANCHOR: parse
 /// The entry that `line` is, without its newline. `None`: it is no entry.
 pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
-    // ANCHOR: day5_parse_solution
+    // ANCHOR: day5_task1_parse_solution
     let (header, content) = line.split_at_checked(HEADER)?;
     let mut fields = std::str::from_utf8(header).ok()?.split(' ');
     let time = fields.next().filter(|time| time.len() == 30 && time.ends_with('Z'))?;
@@ -171,7 +171,7 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
         _ => return None,
     };
     Some(Entry { time, stream, full, content })
-    // ANCHOR_END: day5_parse_solution
+    // ANCHOR_END: day5_task1_parse_solution
 }
 // ANCHOR_END: parse
 
@@ -179,7 +179,7 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
 /// Where in the log its last `count` lines begin, in bytes. Reads from the end,
 /// so that it takes no longer for a log of a gigabyte.
 pub fn tail(log: &File, count: usize) -> io::Result<u64> {
-    // ANCHOR: day5_tail_solution
+    // ANCHOR: day5_task3_tail_solution
     let is_full = |start: u64| -> io::Result<bool> {
         let mut tag = [0];
         Ok(log.read_at(&mut tag, start + TAG as u64)? == 1 && tag[0] == b'F')
@@ -211,7 +211,7 @@ pub fn tail(log: &File, count: usize) -> io::Result<u64> {
     // The first entry has no newline before it.
     let first = entry > 0 && (lines == 0 || is_full(0)?);
     Ok(if lines + usize::from(first) > count { entry } else { 0 })
-    // ANCHOR_END: day5_tail_solution
+    // ANCHOR_END: day5_task3_tail_solution
 }
 // ANCHOR_END: tail
 

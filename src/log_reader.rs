@@ -124,7 +124,7 @@ impl ShowLogs {
     /// the process's end by its handle. So nothing is looked at twice in vain, and
     /// nothing waits for a clock. (inotify(7))
     fn follow(&self, id: &str, reader: &mut Reader) -> Result<()> {
-        // ANCHOR: day5_follow_solution
+        // ANCHOR: day5_task3_follow_solution
         let dir = self.state.dir(id);
         let changes =
             Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify_init")?;
@@ -155,7 +155,7 @@ impl ShowLogs {
             reader.show_new()?;
             wait_for_change(&changes, process.as_ref())?;
         }
-        // ANCHOR_END: day5_follow_solution
+        // ANCHOR_END: day5_task3_follow_solution
     }
     // ANCHOR_END: follow
 }
@@ -216,7 +216,7 @@ impl Reader {
     // ANCHOR: show
     /// Shows these entries, each on the stream that it was written to.
     fn show(&mut self, text: &[u8]) -> Result<()> {
-        // ANCHOR: day5_show_solution
+        // ANCHOR: day5_task1_show_solution
         // What goes to one stream goes there in one write, up to the next change.
         let (mut pending, mut to) = (Vec::with_capacity(text.len()), Stream::Stdout);
         for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -246,7 +246,7 @@ impl Reader {
             *in_a_line = !entry.full;
         }
         write_to(to, &mut pending)
-        // ANCHOR_END: day5_show_solution
+        // ANCHOR_END: day5_task1_show_solution
     }
     // ANCHOR_END: show
 }

@@ -120,7 +120,7 @@ impl Mechanism for Logs {
         }
     }
 
-    fn cleanup(&mut self, _container: &Container) -> Result<()> {
+    fn cleanup(&mut self, _container: &mut Container) -> Result<()> {
         let mut outcome = Ok(());
         // The command is gone, and all that it started: the pipes have an end.
         for pump in self.wires.pumps.drain(..) {
@@ -138,7 +138,7 @@ impl Logs {
     /// Makes the pipes, keeps our ends, and returns the command's stdin, stdout
     /// and stderr. In the foreground its stdin is the runtime's own.
     fn make_pipes(&mut self) -> Result<[Option<OwnedFd>; 3]> {
-        // ANCHOR: day5_pipes_solution
+        // ANCHOR: day5_task1_make_pipes_solution
         let pipe = || {
             let describe = || ("pipe2(O_CLOEXEC)".into(), "command 2>&1 | tee -a container.log".into());
             step(DAY, describe, || pipe2(OFlag::O_CLOEXEC))
@@ -156,7 +156,7 @@ impl Logs {
             None
         };
         Ok([their_stdin, Some(their_stdout), Some(their_stderr)])
-        // ANCHOR_END: day5_pipes_solution
+        // ANCHOR_END: day5_task1_make_pipes_solution
     }
     // ANCHOR_END: pipes
 
@@ -202,7 +202,7 @@ impl Logs {
 /// to its end. A user who does not read makes `to` block, then this, then the
 /// pipe fill up, and then the command wait: nothing is lost.
 fn pump(stream: Stream, mut from: File, log: &Mutex<LogFile>, to: Option<OwnedFd>) -> Result<()> {
-    // ANCHOR: day5_pump_solution
+    // ANCHOR: day5_task1_pump_solution
     // As much as a pipe holds. (pipe(7))
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -222,7 +222,7 @@ fn pump(stream: Stream, mut from: File, log: &Mutex<LogFile>, to: Option<OwnedFd
             return Ok(());
         }
     }
-    // ANCHOR_END: day5_pump_solution
+    // ANCHOR_END: day5_task1_pump_solution
 }
 // ANCHOR_END: pump
 

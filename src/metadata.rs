@@ -46,17 +46,20 @@ impl Mechanism for Metadata {
 
     // Before the command runs: whoever sees what it does finds it in ps. If it
     // cannot start after all, cleanup removes the record.
-    fn attach(&mut self, _container: &mut Container, child: Pid) -> Result<()> {
+    fn attach(&mut self, container: &mut Container, child: Pid) -> Result<()> {
         let Some((owner, record)) = &mut self.owned else { return Ok(()) };
+        record.network = container.network_name();
+        record.address = container.address;
         record.started(child.as_raw())?;
         owner.write(record)
     }
 
-    fn cleanup(&mut self, container: &Container) -> Result<()> {
+    fn cleanup(&mut self, container: &mut Container) -> Result<()> {
         let Some((owner, mut record)) = self.owned.take() else { return Ok(()) };
         match container.exit {
             Some((status, exit_code)) if !self.rm => {
                 record.ended(status, exit_code);
+                (record.oom_killed, record.reason) = (container.oom_killed, container.reason.take());
                 owner.write(&record).with_context(|| format!("remember how container {} ended", record.id))
             }
             // It never started, so that there is nothing to remember; or nobody
@@ -71,7 +74,7 @@ impl Mechanism for Metadata {
 /// Docker's rule for names: a letter or digit, then at least one more of
 /// letters, digits, `_`, `.`, `-`.
 fn check_name(name: &str) -> Result<()> {
-    // ANCHOR: day4_name_solution
+    // ANCHOR: day4_task1_check_name_solution
     let fine = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if name.len() < 2 || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(fine) {
         bail!(
@@ -79,6 +82,6 @@ fn check_name(name: &str) -> Result<()> {
         );
     }
     Ok(())
-    // ANCHOR_END: day4_name_solution
+    // ANCHOR_END: day4_task1_check_name_solution
 }
 // ANCHOR_END: name

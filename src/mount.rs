@@ -52,8 +52,9 @@ pub fn remount(day: u8, target: &str, flags: MsFlags) -> Result<()> {
 }
 
 fn call(source: impl Debug, target: impl Debug, kind: &str, flags: MsFlags, options: &str) -> String {
-    let flags: Vec<&str> = flags.iter_names().map(|(name, _)| name).collect();
-    format!("mount({source:?}, {target:?}, {kind:?}, {}, {options:?})", flags.join("|"))
+    let names: Vec<&str> = flags.iter_names().map(|(name, _)| name).collect();
+    let flags = if names.is_empty() { "0".into() } else { names.join("|") };
+    format!("mount({source:?}, {target:?}, {kind:?}, {flags}, {options:?})")
 }
 
 /// `flags` as mount(8) spells them after `-o`.

@@ -31,7 +31,7 @@ pub struct Namespaces {
 // ANCHOR: mechanism
 impl Mechanism for Namespaces {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
-        // ANCHOR: day2_prepare_solution
+        // ANCHOR: day2_task1_prepare_solution
         check_hostname(&self.hostname)?;
         require_sys_admin()?;
         container.hostname = Some(self.hostname.clone());
@@ -40,7 +40,7 @@ impl Mechanism for Namespaces {
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWIPC;
         Ok(())
-        // ANCHOR_END: day2_prepare_solution
+        // ANCHOR_END: day2_task1_prepare_solution
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
@@ -64,25 +64,25 @@ impl Mechanism for Namespaces {
 /// its peer: what is mounted under one appears under the other.
 /// (mount_namespaces(7), "Shared subtrees")
 fn make_mounts_private() -> Result<()> {
-    // ANCHOR: day2_private_solution
+    // ANCHOR: day2_task3_make_mounts_private_solution
     let describe =
         || (r#"mount("", "/", "", MS_REC|MS_PRIVATE, "")"#.into(), "mount --make-rprivate /".into());
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     step(DAY, describe, || nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>))
-    // ANCHOR_END: day2_private_solution
+    // ANCHOR_END: day2_task3_make_mounts_private_solution
 }
 // ANCHOR_END: private
 
 // ANCHOR: hostname
 /// Sets the host name of this uts namespace. (sethostname(2))
 fn set_hostname(name: &str) -> Result<()> {
-    // ANCHOR: day2_hostname_solution
+    // ANCHOR: day2_task2_set_hostname_solution
     step(
         DAY,
         || (format!("sethostname({name:?})"), format!("hostname {}", shell(name))),
         || sethostname(name),
     )
-    // ANCHOR_END: day2_hostname_solution
+    // ANCHOR_END: day2_task2_set_hostname_solution
 }
 // ANCHOR_END: hostname
 
@@ -90,9 +90,9 @@ fn set_hostname(name: &str) -> Result<()> {
 /// Mounts the /proc of this pid namespace. The one that was there shows the
 /// processes of the namespace it was mounted in: the host's. (proc(5))
 pub fn mount_proc() -> Result<()> {
-    // ANCHOR: day2_proc_solution
+    // ANCHOR: day2_task4_mount_proc_solution
     mount(DAY, "proc", "/proc", HARMLESS, "")
-    // ANCHOR_END: day2_proc_solution
+    // ANCHOR_END: day2_task4_mount_proc_solution
 }
 // ANCHOR_END: proc
 

@@ -67,7 +67,7 @@ impl Mechanism for Process {
 /// the host's variables say where things are on the host, and its secrets are
 /// not the container's. `-e` comes last.
 fn set_environment(container: &mut Container, settings: &[OsString]) -> Result<()> {
-    // ANCHOR: day3_environment_solution
+    // ANCHOR: day3_task6_set_environment_solution
     if container.rootfs.is_some() {
         let hostname = container.hostname.clone().unwrap_or_default();
         let terminal = std::env::var_os("TERM").unwrap_or("xterm".into());
@@ -95,7 +95,7 @@ fn set_environment(container: &mut Container, settings: &[OsString]) -> Result<(
         };
     }
     Ok(())
-    // ANCHOR_END: day3_environment_solution
+    // ANCHOR_END: day3_task6_set_environment_solution
 }
 // ANCHOR_END: environment
 
@@ -103,7 +103,7 @@ fn set_environment(container: &mut Container, settings: &[OsString]) -> Result<(
 /// The user that `text`, `USER[:GROUP]`, means in this root file system, and
 /// its home directory. (passwd(5), group(5))
 fn look_up(text: &str) -> Result<(User, String)> {
-    // ANCHOR: day3_user_solution
+    // ANCHOR: day3_task6_look_up_solution
     let (name, group) = match text.split_once(':') {
         Some((name, group)) => (name, Some(group)),
         None => (text, None),
@@ -142,7 +142,7 @@ fn look_up(text: &str) -> Result<(User, String)> {
     let groups =
         table.iter().filter(member).filter_map(|fields| parse_id(&fields[2])).map(Gid::from_raw).collect();
     Ok((User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), groups }, home))
-    // ANCHOR_END: day3_user_solution
+    // ANCHOR_END: day3_task6_look_up_solution
 }
 // ANCHOR_END: user
 

@@ -16,6 +16,7 @@ use crate::error::{self, Result};
 use crate::explain::step;
 use crate::record::{Record, Status, has_ended};
 use crate::state::{A_MOMENT, PATIENCE, State, is_id};
+use crate::traces;
 
 const DAY: u8 = 4;
 
@@ -42,9 +43,12 @@ pub struct Ps {
     format: Format,
 }
 
+/// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Format {
+pub enum Format {
+    /// For people.
     Table,
+    /// For programs: an object a line.
     Json,
 }
 
@@ -142,13 +146,13 @@ impl Rm {
 
     // ANCHOR: rm
     fn remove_container(&self, id: &str) -> Result<()> {
-        // ANCHOR: day4_rm_solution
+        // ANCHOR: day4_task4_remove_container_solution
         loop {
             let record = self.state.read(id)?;
             let title = record.title();
             match record.process()? {
                 Some(process) if self.force => {
-                    signal(DAY, &record, &process, Signal::SIGKILL)?;
+                    kill_all(DAY, &self.state, &record, &process)?;
                     has_ended(&process, Some(PATIENCE))?;
                 }
                 Some(_) => bail!(
@@ -166,7 +170,7 @@ impl Rm {
                 None => return self.state.own(id)?.remove(),
             }
         }
-        // ANCHOR_END: day4_rm_solution
+        // ANCHOR_END: day4_task4_remove_container_solution
     }
     // ANCHOR_END: rm
 
@@ -201,14 +205,24 @@ pub fn signal(day: u8, record: &Record, process: &OwnedFd, signal: Signal) -> Re
     })
 }
 
-/// Docker's table: columns as wide as their longest entry, three spaces apart.
+// ANCHOR: kill_all
+/// SIGKILL. From day 7 on to all that is in the container's cgroup, at once; before,
+/// to PID 1, whose end is the end of the others.
+pub fn kill_all(day: u8, state: &State, record: &Record, process: &OwnedFd) -> Result<()> {
+    match traces::cgroup_of(&state.dir(&record.id)) {
+        Some(cgroup) if traces::kill_all_in(&cgroup)? => Ok(()),
+        _ => signal(day, record, process, Signal::SIGKILL),
+    }
+}
+// ANCHOR_END: kill_all
+
 fn table(records: &[Record], no_trunc: bool) -> String {
-    let head = ["CONTAINER ID", "NAME", "PID", "STATUS", "CREATED", "COMMAND"].map(str::to_string);
+    let mut head = vec!["CONTAINER ID", "NAME", "PID", "STATUS", "CREATED", "COMMAND"];
     let now = Timestamp::now();
-    let rows: Vec<[String; 6]> = records
+    let mut rows: Vec<Vec<String>> = records
         .iter()
         .map(|record| {
-            [
+            vec![
                 record.id.clone(),
                 record.name.clone().unwrap_or_default(),
                 record.pid.map(|pid| pid.to_string()).unwrap_or_default(),
@@ -218,14 +232,28 @@ fn table(records: &[Record], no_trunc: bool) -> String {
             ]
         })
         .collect();
-    let width = |column: usize| rows.iter().chain([&head]).map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
+    // From day 9 on there are some that have one.
+    if records.iter().any(|record| record.address.is_some()) {
+        head.insert(5, "ADDRESS");
+        for (row, record) in rows.iter_mut().zip(records) {
+            row.insert(5, record.address.map(|address| address.to_string()).unwrap_or_default());
+        }
+    }
+    columns(&head, &rows)
+}
+
+/// Docker's table: columns as wide as their longest entry, three spaces apart.
+pub fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|cell| cell.to_string()).collect();
+    let all = || std::iter::once(&head).chain(rows);
+    let width = |column: usize| all().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let mut text = String::new();
-    for row in [&head].into_iter().chain(&rows) {
-        for (cell, width) in row.iter().zip(widths).take(5) {
+    for row in all() {
+        for (cell, width) in row.iter().zip(&widths).take(head.len() - 1) {
             let _ = write!(text, "{cell:width$}   ");
         }
-        text.push_str(&row[5]);
+        text.push_str(&row[head.len() - 1]);
         text.push('\n');
     }
     text
@@ -234,7 +262,7 @@ fn table(records: &[Record], no_trunc: bool) -> String {
 // ANCHOR: status
 /// The status in Docker's words.
 fn status(record: &Record, now: Timestamp) -> String {
-    // ANCHOR: day4_status_solution
+    // ANCHOR: day4_task2_status_solution
     let code = record.exit_code.map_or("unknown".to_string(), |code| code.to_string());
     match (record.status, record.finished_at) {
         (Status::Created, _) => "Created".into(),
@@ -242,7 +270,7 @@ fn status(record: &Record, now: Timestamp) -> String {
         (Status::Exited, Some(at)) => format!("Exited ({code}) {} ago", since(at, now)),
         (Status::Exited, None) => format!("Exited ({code})"),
     }
-    // ANCHOR_END: day4_status_solution
+    // ANCHOR_END: day4_task2_status_solution
 }
 // ANCHOR_END: status
 

@@ -1,6 +1,7 @@
 //! Day 4: the record of one container, and the evidence that it is still true.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -50,6 +51,18 @@ pub struct Record {
     pub signal: Option<String>,
     /// When it ended; if nobody saw that, when it was found.
     pub finished_at: Option<Timestamp>,
+    /// What it is connected to, from day 8 on: bridge, none or host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// While it runs: its address on the bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// From day 7 on: whether the kernel killed any of it for want of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_killed: Option<bool>,
+    /// Why it ended, in words, where the exit code does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 // ANCHOR_END: record
 
@@ -84,32 +97,36 @@ impl Record {
             exit_code: None,
             signal: None,
             finished_at: None,
+            network: None,
+            address: None,
+            oom_killed: None,
+            reason: None,
         }
     }
 
     // ANCHOR: started
     /// The command runs, as process `pid`.
     pub fn started(&mut self, pid: i32) -> Result<()> {
-        // ANCHOR: day4_started_solution
+        // ANCHOR: day4_task1_started_solution
         self.status = Status::Running;
         self.pid = Some(pid);
         self.start_time = start_time(pid);
         self.boot_id = Some(boot_id()?.into());
         Ok(())
-        // ANCHOR_END: day4_started_solution
+        // ANCHOR_END: day4_task1_started_solution
     }
     // ANCHOR_END: started
 
     // ANCHOR: ended
     /// The command ended with `status`, and `exit_code` is what `run` makes of it.
     pub fn ended(&mut self, status: WaitStatus, exit_code: u8) {
-        // ANCHOR: day4_ended_solution
+        // ANCHOR: day4_task1_ended_solution
         self.ended_unseen();
         self.exit_code = Some(exit_code);
         if let WaitStatus::Signaled(_, signal, _) = status {
             self.signal = Some(signal.to_string());
         }
-        // ANCHOR_END: day4_ended_solution
+        // ANCHOR_END: day4_task1_ended_solution
     }
     // ANCHOR_END: ended
 
@@ -117,7 +134,7 @@ impl Record {
     pub fn ended_unseen(&mut self) {
         self.status = Status::Exited;
         self.finished_at = Some(Timestamp::now());
-        (self.pid, self.start_time, self.boot_id) = (None, None, None);
+        (self.pid, self.start_time, self.boot_id, self.address) = (None, None, None, None);
     }
 
     // ANCHOR: process
@@ -128,7 +145,7 @@ impl Record {
     /// they begin anew. First the handle, then the look at the start time: what
     /// the handle means can no longer change in between.
     pub fn process(&self) -> Result<Option<OwnedFd>> {
-        // ANCHOR: day4_process_solution
+        // ANCHOR: day4_task3_process_solution
         let Some(pid) = self.pid.filter(|_| self.status == Status::Running) else { return Ok(None) };
         if self.boot_id.as_deref() != Some(boot_id()?) {
             return Ok(None);
@@ -136,12 +153,13 @@ impl Record {
         let Some(id) = Pid::from_raw(pid) else { bail!("the record's process id is {pid}") };
         let process = match pidfd_open(id, PidfdFlags::empty()) {
             Ok(process) => process,
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            // EINVAL: being reaped at this moment, or the number is now a thread's.
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("pidfd_open({pid})")),
         };
         let same = self.start_time.is_some() && start_time(pid) == self.start_time;
         Ok((same && !has_ended(&process, Some(Duration::ZERO))?).then_some(process))
-        // ANCHOR_END: day4_process_solution
+        // ANCHOR_END: day4_task3_process_solution
     }
     // ANCHOR_END: process
 
@@ -169,14 +187,14 @@ pub fn has_ended(process: &OwnedFd, within: Option<Duration>) -> Result<bool> {
 // ANCHOR: start_time
 /// Field 22 of /proc/PID/stat. `None` when there is no such process.
 fn start_time(pid: i32) -> Option<u64> {
-    // ANCHOR: day4_start_time_solution
+    // ANCHOR: day4_task1_start_time_solution
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses. A program chooses
     // its name, and may call itself ") Z 1 1": count from the last parenthesis.
     let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_ends + 1..]).ok()?;
     rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
-    // ANCHOR_END: day4_start_time_solution
+    // ANCHOR_END: day4_task1_start_time_solution
 }
 // ANCHOR_END: start_time
 

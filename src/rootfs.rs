@@ -73,7 +73,7 @@ impl Mechanism for Rootfs {
 // ANCHOR: check
 /// `dir` as an absolute path without links, if it can be a root file system.
 fn check_rootfs(dir: &Path) -> Result<PathBuf> {
-    // ANCHOR: day3_check_solution
+    // ANCHOR: day3_task1_check_rootfs_solution
     let hint = "expected a directory that holds a root file system, such as rootfs/busybox (make rootfs)";
     let path = fs::canonicalize(dir).with_context(|| format!("--rootfs {dir:?}: {hint}"))?;
     let metadata = fs::metadata(&path).with_context(|| format!("--rootfs {dir:?}"))?;
@@ -88,7 +88,7 @@ fn check_rootfs(dir: &Path) -> Result<PathBuf> {
         );
     }
     Ok(path)
-    // ANCHOR_END: day3_check_solution
+    // ANCHOR_END: day3_task1_check_rootfs_solution
 }
 // ANCHOR_END: check
 
@@ -96,7 +96,7 @@ fn check_rootfs(dir: &Path) -> Result<PathBuf> {
 /// Makes `dir` this mount namespace's `/`, and unmounts all that was there
 /// before. (pivot_root(2), "pivot_root(".", ".")")
 fn change_root(dir: &Path) -> Result<()> {
-    // ANCHOR: day3_root_solution
+    // ANCHOR: day3_task1_change_root_solution
     // pivot_root wants a mount point, and a plain directory is none. Bound onto
     // itself it is one.
     bind(DAY, dir, dir)?;
@@ -113,7 +113,7 @@ fn change_root(dir: &Path) -> Result<()> {
         || umount2(".", MntFlags::MNT_DETACH),
     )?;
     step(DAY, || (r#"chdir("/")"#.into(), "cd /".into()), || chdir("/"))
-    // ANCHOR_END: day3_root_solution
+    // ANCHOR_END: day3_task1_change_root_solution
 }
 // ANCHOR_END: change_root
 
@@ -121,7 +121,7 @@ fn change_root(dir: &Path) -> Result<()> {
 /// Makes sure that `path` is a directory, for a mount. A rootfs may lack it; but
 /// if it is a link, what we then mask would be elsewhere.
 fn mount_point(path: &str) -> Result<()> {
-    // ANCHOR: day3_mount_point_solution
+    // ANCHOR: day3_task3_mount_point_solution
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => bail!(
@@ -134,7 +134,7 @@ fn mount_point(path: &str) -> Result<()> {
         ),
         Err(error) => Err(error).with_context(|| format!("look at {path} of the rootfs")),
     }
-    // ANCHOR_END: day3_mount_point_solution
+    // ANCHOR_END: day3_task3_mount_point_solution
 }
 // ANCHOR_END: mount_point
 
@@ -142,9 +142,9 @@ fn mount_point(path: &str) -> Result<()> {
 /// Mounts /sys. Read-only: what can be set there is set for the whole machine.
 /// (sysfs(5))
 fn mount_sys() -> Result<()> {
-    // ANCHOR: day3_sys_solution
+    // ANCHOR: day3_task3_mount_sys_solution
     mount(DAY, "sysfs", "/sys", HARMLESS | MsFlags::MS_RDONLY, "")
-    // ANCHOR_END: day3_sys_solution
+    // ANCHOR_END: day3_task3_mount_sys_solution
 }
 // ANCHOR_END: sys
 
@@ -171,7 +171,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// Covers the parts of /proc and /sys that belong to the host: a file by
 /// /dev/null, a directory by an empty read-only one, or itself read-only.
 fn hide_the_host() -> Result<()> {
-    // ANCHOR: day3_hide_solution
+    // ANCHOR: day3_task4_hide_the_host_solution
     for path in MASKED {
         match fs::symlink_metadata(path) {
             Err(_) => {}
@@ -187,17 +187,17 @@ fn hide_the_host() -> Result<()> {
         remount(DAY, path, HARMLESS | MsFlags::MS_RDONLY)?;
     }
     Ok(())
-    // ANCHOR_END: day3_hide_solution
+    // ANCHOR_END: day3_task4_hide_the_host_solution
 }
 // ANCHOR_END: hide
 
 // ANCHOR: read_only
 /// Makes / read-only, and nothing below it: /dev and /dev/shm stay writable.
 fn make_root_read_only() -> Result<()> {
-    // ANCHOR: day3_read_only_solution
+    // ANCHOR: day3_task5_make_root_read_only_solution
     let describe =
         || (r#"mount_setattr("/", MOUNT_ATTR_RDONLY)"#.into(), "mount -o remount,bind,ro /".into());
     step(DAY, describe, || kernel::make_mount_read_only(c"/"))
-    // ANCHOR_END: day3_read_only_solution
+    // ANCHOR_END: day3_task5_make_root_read_only_solution
 }
 // ANCHOR_END: read_only

@@ -4,6 +4,7 @@
 //! ```text
 //! /var/lib/tiny-docker/containers/<id>/config.json     the record
 //!                                      container.log   from day 5 on
+//!                                      cgroup          from day 7 on: where it is
 //!                                      lock            held by its owner
 //! ```
 //!
@@ -26,6 +27,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::error::Result;
 use crate::explain::step;
 use crate::record::{Record, Status, VERSION};
+use crate::traces;
 
 const DAY: u8 = 4;
 
@@ -76,6 +78,11 @@ pub struct Listing {
 }
 
 impl State {
+    /// The state directory.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
     fn containers(&self) -> PathBuf {
         self.root.join("containers")
     }
@@ -177,7 +184,7 @@ impl State {
     /// The container that `word` means: its id, its name, or the beginning of
     /// one id and no other.
     pub fn find(&self, word: &str) -> Result<Record> {
-        // ANCHOR: day4_find_solution
+        // ANCHOR: day4_task2_find_solution
         if is_id(Some(OsStr::new(word)))
             && let Ok(record) = read(&self.dir(word))
         {
@@ -198,7 +205,7 @@ impl State {
             ),
             (None, _) => bail!("no such container: {word:?}; tiny-docker ps -a lists those there are"),
         }
-        // ANCHOR_END: day4_find_solution
+        // ANCHOR_END: day4_task2_find_solution
     }
     // ANCHOR_END: find
 
@@ -255,19 +262,20 @@ impl State {
     /// `record` as it is in truth. One that says running while its process is
     /// gone, and that nobody owns who could still say more, is repaired.
     pub fn settle(&self, record: Record) -> Result<Record> {
-        // ANCHOR: day4_settle_solution
-        if record.status != Status::Running || record.process()?.is_some() {
+        // ANCHOR: day4_task3_settle_solution
+        if record.status == Status::Exited || record.process()?.is_some() {
             return Ok(record);
         }
         let Some(owner) = self.try_own(&record.id)? else { return Ok(record) };
         // What the owner wrote last, before it went.
         let mut record = read(&owner.dir)?;
+        traces::remove_cgroup_of(&owner.dir)?;
         if record.status == Status::Running {
             record.ended_unseen();
             owner.write(&record)?;
         }
         Ok(record)
-        // ANCHOR_END: day4_settle_solution
+        // ANCHOR_END: day4_task3_settle_solution
     }
     // ANCHOR_END: settle
 }
@@ -277,7 +285,7 @@ impl Owner {
     /// Replaces the record, as a whole or not at all. Whoever reads meanwhile
     /// gets the old one or the new one. (rename(2); fsync(2), "NOTES")
     pub fn write(&self, record: &Record) -> Result<()> {
-        // ANCHOR: day4_write_solution
+        // ANCHOR: day4_task1_write_solution
         let (file, new) = (self.dir.join(RECORD), self.dir.join("config.json.new"));
         let mut text = serde_json::to_string_pretty(record)?;
         text.push('\n');
@@ -297,13 +305,14 @@ impl Owner {
             let _ = fs::remove_file(&new);
         }
         replaced
-        // ANCHOR_END: day4_write_solution
+        // ANCHOR_END: day4_task1_write_solution
     }
     // ANCHOR_END: write
 
     /// Removes every trace of the container.
     pub fn remove(self) -> Result<()> {
         let dir = &self.dir;
+        traces::remove_cgroup_of(dir)?;
         let all = dir.parent().unwrap_or(dir);
         let lock = File::open(all).and_then(|all| all.lock_shared().map(|()| all));
         let _lock = lock.with_context(|| format!("lock {all:?}"))?;
@@ -318,7 +327,7 @@ impl Owner {
 /// The record in `dir`. A file that is not ours, or no file at all, is not
 /// read: opening a FIFO would wait for ever.
 fn read(dir: &Path) -> Result<Record> {
-    // ANCHOR: day4_read_solution
+    // ANCHOR: day4_task2_read_solution
     const LONGEST: u64 = 1 << 20;
     if !is_id(dir.file_name()) {
         bail!("not a container: expected a directory named by 12 hexadecimal digits");
@@ -362,7 +371,7 @@ fn read(dir: &Path) -> Result<Record> {
         bail!("{RECORD} is the record of container {}", record.id);
     }
     Ok(record)
-    // ANCHOR_END: day4_read_solution
+    // ANCHOR_END: day4_task2_read_solution
 }
 // ANCHOR_END: read
 
@@ -375,13 +384,13 @@ struct Version {
 // ANCHOR: id
 /// 12 hexadecimal digits from the kernel's random source. (getrandom(2))
 fn new_id() -> Result<String> {
-    // ANCHOR: day4_id_solution
+    // ANCHOR: day4_task1_new_id_solution
     let mut bytes = [0; 6];
     let describe = || ("getrandom(6 bytes)".into(), "head -c 6 /dev/urandom | xxd -p".into());
     // Up to 256 bytes come at once, or not at all.
     step(DAY, describe, || getrandom(&mut bytes, GetRandomFlags::empty()))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-    // ANCHOR_END: day4_id_solution
+    // ANCHOR_END: day4_task1_new_id_solution
 }
 // ANCHOR_END: id
 
@@ -391,9 +400,15 @@ pub fn is_id(name: Option<&OsStr>) -> bool {
     name.is_some_and(|name| name.len() == 12 && name.as_encoded_bytes().iter().all(digit))
 }
 
+/// Opens the file `path` to be locked, and makes it if need be. What is in it does not
+/// matter. (flock(2))
+pub fn open_to_lock(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
 fn open_lock(dir: &Path) -> Result<File> {
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(LOCK));
-    lock.with_context(|| format!("no such container: {}", dir.file_name().unwrap_or_default().display()))
+    open_to_lock(&dir.join(LOCK))
+        .with_context(|| format!("no such container: {}", dir.file_name().unwrap_or_default().display()))
 }
 
 fn make_private(dir: &Path) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::container::{Container, Mechanism};
 use crate::error::{self, Result};
 use crate::explain::step;
 use crate::init;
-use crate::ps::{print, signal};
+use crate::ps::{kill_all, print, signal};
 use crate::record::{Record, Status, has_ended};
 use crate::state::{A_MOMENT, PATIENCE, State};
 use crate::wait::Arrived;
@@ -53,7 +53,7 @@ impl Mechanism for Stop {
 /// concerns this process alone, and not what the child got as well: a key such
 /// as Ctrl-C goes to all of the terminal's foreground process group.
 pub fn pass_on(child: Pid, arrived: Arrived) -> Result<()> {
-    // ANCHOR: day6_pass_on_solution
+    // ANCHOR: day6_task1_pass_on_solution
     let Arrived { signal, from_kernel } = arrived;
     let ours_alone = matches!(signal, Signal::SIGCHLD | Signal::SIGPIPE | Signal::SIGURG);
     let has_it_already = from_kernel && getpgid(Some(child)) == Ok(getpgrp());
@@ -63,7 +63,7 @@ pub fn pass_on(child: Pid, arrived: Arrived) -> Result<()> {
     let describe =
         || (format!("kill({child}, {signal})"), format!("kill -s {} {child}", &signal.as_str()[3..]));
     step(DAY, describe, || kill(child, signal))
-    // ANCHOR_END: day6_pass_on_solution
+    // ANCHOR_END: day6_task1_pass_on_solution
 }
 // ANCHOR_END: pass_on
 
@@ -128,15 +128,15 @@ impl StopContainers {
     // ANCHOR: stop
     /// One that has ended already is stopped already.
     fn stop(&self, word: &str) -> Result<()> {
-        // ANCHOR: day6_stop_solution
+        // ANCHOR: day6_task2_stop_solution
         let Some((record, process)) = running(&self.state, word)? else { return Ok(()) };
         let patience = u64::try_from(self.timeout).ok().map(Duration::from_secs);
         signal(DAY, &record, &process, Signal::SIGTERM)?;
         if !has_ended(&process, patience)? {
-            signal(DAY, &record, &process, Signal::SIGKILL)?;
+            kill_all(DAY, &self.state, &record, &process)?;
         }
         recorded(&self.state, &record, &process)
-        // ANCHOR_END: day6_stop_solution
+        // ANCHOR_END: day6_task2_stop_solution
     }
     // ANCHOR_END: stop
 }
@@ -148,8 +148,10 @@ impl Kill {
             let Some((record, process)) = running(&self.state, word)? else {
                 bail!("container {word} is not running; tiny-docker ps lists those that are");
             };
-            signal(DAY, &record, &process, self.signal)?;
-            if self.signal == Signal::SIGKILL {
+            if self.signal != Signal::SIGKILL {
+                signal(DAY, &record, &process, self.signal)?;
+            } else {
+                kill_all(DAY, &self.state, &record, &process)?;
                 recorded(&self.state, &record, &process)?;
             }
             print(&format!("{word}\n")).map(drop)
@@ -169,7 +171,7 @@ impl Wait {
 
     // ANCHOR: wait
     fn wait(&self, word: &str) -> Result<u8> {
-        // ANCHOR: day6_wait_solution
+        // ANCHOR: day6_task3_wait_solution
         let id = self.state.find(word)?.id;
         if let Some((_, process)) = running(&self.state, &id)? {
             has_ended(&process, None)?;
@@ -180,7 +182,7 @@ impl Wait {
             Some(code) => Ok(code),
             None => bail!("nobody saw how container {word} ended: its run was killed"),
         }
-        // ANCHOR_END: day6_wait_solution
+        // ANCHOR_END: day6_task3_wait_solution
     }
     // ANCHOR_END: wait
 }
@@ -224,13 +226,13 @@ fn recorded(state: &State, record: &Record, process: &OwnedFd) -> Result<()> {
 // ANCHOR: signal_named
 /// The signal that `text` means: a name, with or without SIG, or a number.
 fn signal_named(text: &str) -> std::result::Result<Signal, String> {
-    // ANCHOR: day6_signal_named_solution
+    // ANCHOR: day6_task3_signal_named_solution
     let name = text.to_ascii_uppercase();
     let number = || text.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
     (Signal::from_str(&format!("SIG{}", name.trim_start_matches("SIG"))).ok().or_else(number)).ok_or(
         "expected a signal's name, such as TERM or SIGTERM, or its number, 1 to 31: kill -l lists them"
             .into(),
     )
-    // ANCHOR_END: day6_signal_named_solution
+    // ANCHOR_END: day6_task3_signal_named_solution
 }
 // ANCHOR_END: signal_named

@@ -39,7 +39,7 @@ const DAY: u8 = 5;
 /// A session has at most one controlling terminal, the one whose Ctrl-C it gets,
 /// and only the leader of a session that has none can take it. (tty_ioctl(4))
 pub fn open(own_root: bool) -> Result<(OwnedFd, OwnedFd)> {
-    // ANCHOR: day5_terminal_solution
+    // ANCHOR: day5_task4_open_solution
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let ours =
         step(DAY, || (r#"open("/dev/ptmx")"#.into(), "script -qc … /dev/null".into()), || openpt(flags))?;
@@ -57,7 +57,7 @@ pub fn open(own_root: bool) -> Result<(OwnedFd, OwnedFd)> {
         bind(DAY, Path::new(name.to_str()?), Path::new("/dev/console"))?;
     }
     Ok((ours, theirs))
-    // ANCHOR_END: day5_terminal_solution
+    // ANCHOR_END: day5_task4_open_solution
 }
 // ANCHOR_END: open
 
@@ -107,12 +107,12 @@ impl RawMode {
     /// Puts the terminal that is stdin into raw mode. This process must have one
     /// thread.
     pub fn enter() -> Result<RawMode> {
-        // ANCHOR: day5_raw_solution
+        // ANCHOR: day5_task4_enter_solution
         let before = tcgetattr(stdin()).context("tcgetattr")?;
         let (released, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
         let describe =
             || ("clone3(no flags): a guard for the terminal".into(), "trap 'stty sane' EXIT".into());
-        let guard = match step(DAY, describe, || kernel::clone3(CloneFlags::empty()))? {
+        let guard = match step(DAY, describe, || kernel::clone3(CloneFlags::empty(), None))? {
             Clone::Child => give_back(released, &before),
             Clone::Parent(_, guard) => guard,
         };
@@ -124,7 +124,7 @@ impl RawMode {
             || tcsetattr(stdin(), OptionalActions::Now, &raw),
         )?;
         Ok(RawMode { guard, release: Some(release) })
-        // ANCHOR_END: day5_raw_solution
+        // ANCHOR_END: day5_task4_enter_solution
     }
 }
 

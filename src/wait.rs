@@ -167,13 +167,13 @@ impl Drop for Child {
 /// code it exited with, or 128 plus the number of the signal that killed it, as
 /// every shell says it. (wait(2); POSIX shell, 2.8.2)
 pub fn exit_code_of(status: WaitStatus) -> Result<u8> {
-    // ANCHOR: day1_exit_code_solution
+    // ANCHOR: day1_task3_exit_code_of_solution
     match status {
         // A process has 32 bits for its exit code, and its parent sees 8 of them.
         WaitStatus::Exited(_, code) => Ok(code as u8),
         WaitStatus::Signaled(_, signal, _core_dumped) => Ok(128 + signal as u8),
         other => bail!("the command neither exited nor was killed: {other:?}"),
     }
-    // ANCHOR_END: day1_exit_code_solution
+    // ANCHOR_END: day1_task3_exit_code_of_solution
 }
 // ANCHOR_END: exit_code

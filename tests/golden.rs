@@ -15,7 +15,13 @@ use std::process::{Command, Stdio};
 use common::World;
 
 /// The newest day of this build.
-const DAY: u8 = if cfg!(feature = "day6-stop") {
+const DAY: u8 = if cfg!(feature = "day9-net") {
+    9
+} else if cfg!(feature = "day8-netns") {
+    8
+} else if cfg!(feature = "day7-cgroups") {
+    7
+} else if cfg!(feature = "day6-stop") {
     6
 } else if cfg!(feature = "day5-logs") {
     5
@@ -33,13 +39,16 @@ const DAY: u8 = if cfg!(feature = "day6-stop") {
 fn help_is_as_it_was() {
     let world = World::new();
     let mut text = String::new();
-    let commands = ["run", "ps", "logs", "stop", "inspect", "rm", "kill", "wait"];
+    let commands =
+        ["run", "ps", "logs", "stop", "inspect", "rm", "kill", "wait", "stats", "network", "network rm"];
     let there = match DAY {
         1..=3 => 4,
         4 | 5 => 6,
-        _ => 8,
+        6 => 8,
+        7 | 8 => 9,
+        _ => 11,
     };
-    let of_commands = commands[..there].iter().map(|command| vec![*command, "--help"]);
+    let of_commands = commands[..there].iter().map(|command| command.split(' ').chain(["--help"]).collect());
     for words in std::iter::once(vec!["--help"]).chain(of_commands) {
         let assert = world.tiny_docker(&words).env_remove("TINY_DOCKER_ROOT").assert().success();
         writeln!(text, "$ tiny-docker {}\n{}", words.join(" "), utf8(&assert.get_output().stdout)).unwrap();
@@ -58,14 +67,27 @@ fn explain_is_as_it_was() {
         3 => "--explain run --hostname box --rootfs rootfs -u app -e A=1 -w /srv --read-only sh -c true",
         4 => "--explain run --rootfs rootfs --name web sh -c true",
         5 => "--explain run --rootfs rootfs -d -t sh -c true",
-        _ => "--explain run --rootfs rootfs --init --rm sh -c true",
+        6 => "--explain run --rootfs rootfs --init --rm sh -c true",
+        7 => {
+            "--explain run --rootfs rootfs --memory 128m --memory-swap 256m --cpus 0.5 --pids-limit 64 --rm sh -c true"
+        }
+        8 => "--explain run --rootfs rootfs --net none --rm sh -c true",
+        _ => "--explain run --rootfs rootfs --ip 10.10.0.7 --dns 10.10.0.1 --rm sh -c true",
     };
     if DAY >= 3 {
         world.copy_of_rootfs("rootfs");
     }
+    forward_nothing();
     let assert = world.tiny_docker(words.split(' ')).env("PATH", "/usr/bin:/bin").assert().success();
     let narration = normalise(&utf8(&assert.get_output().stderr), &world);
     insta::assert_snapshot!(format!("explain_day{DAY}"), narration);
+}
+
+/// Day 9: as on a fresh machine. Forwarding stays on once a container has needed it.
+fn forward_nothing() {
+    if DAY >= 9 {
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+    }
 }
 
 #[test]
@@ -94,6 +116,7 @@ fn transcripts_of_the_book_are_what_happens() {
 /// after them with `> `), into one shell. Returns what is then on the screen.
 fn replay(transcript: &str) -> String {
     let world = World::new();
+    forward_nothing();
     if let Some(all) = std::env::var_os("TINY_DOCKER_ROOTFS") {
         symlink(all, world.dir().join("rootfs")).unwrap();
     }
@@ -119,6 +142,13 @@ fn replay(transcript: &str) -> String {
     let bin = world.dir().join("bin");
     fs::create_dir(&bin).unwrap();
     symlink(common::binary(), bin.join("tiny-docker")).unwrap();
+    #[cfg(feature = "day9-net")]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Day 9's broken networks, as the classroom has them.
+        fs::write(bin.join("broken.sh"), include_str!("../days/day9-net/broken.sh")).unwrap();
+        fs::set_permissions(bin.join("broken.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
     let mut shell = Command::new("bash");
     shell
@@ -159,9 +189,8 @@ fn normalise(text: &str, world: &World) -> String {
     let text = one_after_the_other(&text, r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", |n| {
         format!("2026-05-12T10:00:{:02}.{:09}Z", n % 60, 250_000_000 + n)
     });
-    let text = one_after_the_other(&text, r#"(?:pid": |pidfd_send_signal\(|kill\(|kill -s \w+ )\d+"#, |n| {
-        format!("{}", 4711 + n)
-    });
+    let ids = r#"(?:pid": |pidfd_send_signal\(|kill\(|kill -s \w+ |netns )\d+"#;
+    let text = one_after_the_other(&text, ids, |n| format!("{}", 4711 + n));
     let text = one_after_the_other(&text, r#"start_time": \d+"#, |_| "50321".into());
     let text = one_after_the_other(&text, r#"boot_id": "[0-9a-f-]{36}"#, |_| "\"8f0c…".into());
     // The narration's columns, which were made for other numbers and places.
@@ -182,10 +211,16 @@ fn normalise(text: &str, world: &World) -> String {
     tidied + &tidy(&table)
 }
 
-/// A table of `ps` with the same process ids and times in every run.
+/// A table of `ps` or `stats` with the same process ids, times and sizes in every run.
 fn tidy(table: &[&str]) -> String {
     let Some(head) = table.first() else { return String::new() };
-    let names = ["CONTAINER ID", "NAME", "PID", "STATUS", "CREATED", "COMMAND"];
+    let names = match head.contains("CPU %") {
+        true => vec!["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "PIDS"],
+        false if head.contains("ADDRESS") => {
+            vec!["CONTAINER ID", "NAME", "PID", "STATUS", "CREATED", "ADDRESS", "COMMAND"]
+        }
+        false => vec!["CONTAINER ID", "NAME", "PID", "STATUS", "CREATED", "COMMAND"],
+    };
     let starts: Vec<usize> = names.iter().map(|name| head.find(name).unwrap()).collect();
     let ago = regex::Regex::new(r"(Less than a second|1 second|\d+ seconds)").unwrap();
     let mut rows: Vec<Vec<String>> = Vec::new();
@@ -197,6 +232,15 @@ fn tidy(table: &[&str]) -> String {
         let mut row: Vec<String> = (0..names.len()).map(cell).collect();
         if row[2].parse::<u32>().is_ok() {
             row[2] = format!("{}", 4710 + number);
+        }
+        if let Some(percent) = row[2].strip_suffix('%').and_then(|text| text.parse::<f64>().ok()) {
+            // Idle, or busy with half a processor: how much that really is, and what a
+            // shell needs, varies. Of 64 MiB, the book's limit, 824 KiB are so much.
+            row[2] = if percent < 10.0 { "0.00%" } else { "50.00%" }.into();
+            row[3] = row[3].split_once(" / ").map(|(_, limit)| format!("824KiB / {limit}")).unwrap();
+            if row[4] != "--" {
+                row[4] = "1.26%".into();
+            }
         }
         for column in [3, 4] {
             row[column] = ago.replace(&row[column], "2 seconds").into_owned();

@@ -171,6 +171,15 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        // A killed run leaves its cgroup, until the next ps.
+        if cfg!(feature = "day7-cgroups") && std::env::var_os("TINY_DOCKER_VM").is_some() {
+            let _ = self.tiny_docker(["ps"]).output();
+        }
+        // The bridge stays for the next container, by design, until it is removed. If
+        // it cannot be, because somebody still uses it, that is found here.
+        if cfg!(feature = "day9-net") && std::env::var_os("TINY_DOCKER_VM").is_some() {
+            let _ = self.tiny_docker(["network", "rm"]).output();
+        }
         let left = left_behind(&self.before, self.dir());
         if left.is_empty() {
             return;
@@ -256,7 +265,7 @@ impl Running {
 
     /// Kills the runtime with SIGKILL, and waits until the command is gone too.
     /// Its first line must have been read.
-    pub fn ends_with_its_runtime(self) {
+    pub fn ends_with_its_runtime(mut self) {
         let command = self.command();
         self.signal_runtime(Signal::SIGKILL);
         assert_eq!(self.ended(), -9);
@@ -264,7 +273,7 @@ impl Running {
     }
 
     /// Waits for the runtime's end: its exit code, or minus the signal's number.
-    pub fn ended(mut self) -> i32 {
+    pub fn ended(&mut self) -> i32 {
         let mut status = None;
         until("the runtime ends", || {
             status = self.runtime.try_wait().unwrap();
@@ -396,6 +405,17 @@ pub fn processes() -> impl Iterator<Item = (i32, i32)> {
     })
 }
 
+/// A container's process id, as its record has it.
+pub fn pid(world: &World, id: &str) -> Pid {
+    Pid::from_raw(world.inspect(id)["pid"].as_i64().unwrap() as i32)
+}
+
+/// The process that waits for the container.
+pub fn supervisor(world: &World, id: &str) -> Pid {
+    let pid = pid(world, id).as_raw();
+    Pid::from_raw(processes().find(|(one, _)| *one == pid).unwrap().1)
+}
+
 /// Is this process alive, and not a zombie?
 pub fn alive(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -410,6 +430,15 @@ struct Traces {
     interfaces: BTreeSet<String>,
     nft_rules: BTreeSet<String>,
     files: BTreeSet<String>,
+}
+
+fn mountinfo() -> String {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else {
+        panic!(
+            "there is no /proc/self here any more: a container's /proc was mounted over the host's. Mounts first become private, with all that are below"
+        )
+    };
+    mounts
 }
 
 impl Traces {
@@ -430,7 +459,7 @@ impl Traces {
             files.insert(format!("{path:?} {facts:?}"));
         });
         Traces {
-            mounts: lines(&fs::read_to_string("/proc/self/mountinfo").unwrap()),
+            mounts: lines(&mountinfo()),
             cgroups: if alone { cgroups() } else { BTreeSet::new() },
             interfaces: if alone { interfaces() } else { BTreeSet::new() },
             nft_rules: if alone { nft_rules() } else { BTreeSet::new() },

@@ -1,0 +1,164 @@
+//! Day 9: which addresses are ours: a subnet, and the names that follow from it.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, bail};
+
+use crate::error::Result;
+
+/// What all containers on one bridge have in common.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Subnet {
+    /// The containers' subnet; the first address is the host's
+    #[arg(long, value_name = "ADDRESS/BITS", env = "TINY_DOCKER_SUBNET", default_value = "10.10.0.0/24")]
+    subnet: String,
+
+    /// The bridge that connects them
+    #[arg(long, value_name = "NAME", env = "TINY_DOCKER_BRIDGE", default_value = "td0")]
+    bridge: String,
+}
+
+/// A [`Subnet`] that has been checked.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The bridge's name.
+    pub bridge: String,
+    /// The first address of the subnet, which means all of it.
+    pub network: Ipv4Addr,
+    /// How many bits of an address say which subnet it is in.
+    pub bits: u8,
+}
+
+impl Subnet {
+    /// The flags, if they make sense.
+    pub fn plan(&self) -> Result<Plan> {
+        let (network, bits) = self.parse().with_context(|| {
+            let text = &self.subnet;
+            format!("--subnet {text:?}: expected a subnet of 16 to 30 bits, such as 10.20.0.0/24")
+        })?;
+        // The number of a container comes behind, and the kernel takes 15 bytes.
+        let fine = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+        if self.bridge.is_empty() || self.bridge.len() > 9 || !self.bridge.chars().all(fine) {
+            bail!("--bridge {:?}: expected 1 to 9 letters, digits, '-' or '_', such as td1", self.bridge);
+        }
+        Ok(Plan { bridge: self.bridge.clone(), network, bits })
+    }
+
+    fn parse(&self) -> Result<(Ipv4Addr, u8)> {
+        let (address, bits) = self.subnet.split_once('/').context("it has no '/'")?;
+        let (address, bits): (Ipv4Addr, u8) = (address.parse()?, bits.parse()?);
+        if !(16..=30).contains(&bits) {
+            bail!("{bits} bits");
+        }
+        let network = Ipv4Addr::from_bits(address.to_bits() & mask(bits));
+        if network != address {
+            bail!("{address} is not its first address, which is {network}");
+        }
+        Ok((network, bits))
+    }
+}
+
+fn mask(bits: u8) -> u32 {
+    u32::MAX << (32 - bits)
+}
+
+impl Plan {
+    /// The host's address on the bridge, by which containers reach everything else.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.nth(1)
+    }
+
+    /// Every address that a container may have: all but the first, which is the
+    /// subnet's name, the gateway, and the last, which means all of them.
+    pub fn hosts(&self) -> impl Iterator<Item = Ipv4Addr> {
+        (2..self.last()).map(|number| self.nth(number))
+    }
+
+    /// Whether a container may have `address`.
+    pub fn has(&self, address: Ipv4Addr) -> bool {
+        (2..self.last()).contains(&self.number(address))
+    }
+
+    /// Whether the subnet of `bits` bits that `address` is in has anything in common
+    /// with this one. The default route has not, whole or in two halves, as some VPNs
+    /// make it.
+    pub fn overlaps(&self, address: Ipv4Addr, bits: u8) -> bool {
+        let common = bits.min(self.bits);
+        common > 1 && (address.to_bits() ^ self.network.to_bits()) & mask(common) == 0
+    }
+
+    /// The host's end of a container's cable: `td0-2` for the address ….2. Its name
+    /// says who has the address, and the kernel has no name twice.
+    pub fn veth(&self, address: Ipv4Addr) -> String {
+        format!("{}-{}", self.bridge, self.number(address))
+    }
+
+    fn number(&self, address: Ipv4Addr) -> u32 {
+        address.to_bits().wrapping_sub(self.network.to_bits())
+    }
+
+    fn nth(&self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + number)
+    }
+
+    fn last(&self) -> u32 {
+        !mask(self.bits)
+    }
+}
+
+/// The hardware address that goes with `address`. It follows from it, so that
+/// whoever gets an address again has its neighbours' ARP caches right; and on a
+/// bridge it is the mark that the bridge is ours. (The 2 says: locally made up.)
+pub fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x74, a, b, c, d]
+}
+
+/// As people write it.
+pub fn colons(hardware_address: &[u8]) -> String {
+    let parts: Vec<String> = hardware_address.iter().map(|byte| format!("{byte:02x}")).collect();
+    parts.join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Plan, Subnet};
+
+    fn plan(subnet: &str) -> Result<Plan, String> {
+        let subnet = Subnet { subnet: subnet.into(), bridge: "td0".into() };
+        subnet.plan().map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_subnet_of_24_bits_has_253_addresses_for_containers() {
+        let plan = plan("10.10.0.0/24").unwrap();
+        assert_eq!(plan.gateway().to_string(), "10.10.0.1");
+        assert_eq!(plan.hosts().count(), 253);
+        assert!(plan.has("10.10.0.254".parse().unwrap()));
+        for no in ["10.10.0.0", "10.10.0.1", "10.10.0.255", "10.10.1.2", "10.9.255.255"] {
+            assert!(!plan.has(no.parse().unwrap()), "{no}");
+        }
+        assert_eq!(plan.veth("10.10.0.2".parse().unwrap()), "td0-2");
+    }
+
+    #[test]
+    fn subnets_overlap_when_one_lies_in_the_other() {
+        let plan = plan("10.10.0.0/24").unwrap();
+        for (address, bits, expected) in [
+            ("10.10.0.77", 32, true),
+            ("10.0.0.1", 8, true),
+            ("10.10.1.1", 24, false),
+            ("0.0.0.0", 0, false),
+            ("0.0.0.0", 1, false),
+        ] {
+            assert_eq!(plan.overlaps(address.parse().unwrap(), bits), expected, "{address}/{bits}");
+        }
+    }
+
+    #[test]
+    fn a_bad_subnet_is_refused_in_words() {
+        for text in ["", "10.10.0.0", "10.10.0.0/8", "10.10.0.0/31", "10.10.0.5/24", "10.10.0/24", "::/24"] {
+            assert!(plan(text).unwrap_err().contains("such as 10.20.0.0/24"), "{text}");
+        }
+    }
+}

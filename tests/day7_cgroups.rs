@@ -1,0 +1,444 @@
+//! Day 7: limit what a container may use.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use assert_cmd::assert::Assert;
+use common::{World, alive, busybox, rootfs, until};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use predicates::prelude::*;
+use predicates::str::contains;
+use serde_json::Value;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The article's program: 200 MiB at once.
+const HOG: &str = "a = 'x' * 200 * 1024 * 1024; print('allocated')";
+
+/// Makes as many processes as it may, and then goes on trying.
+const FORK_BOMB: &str = "echo ready; bomb() { bomb | bomb & }; bomb; while :; do sleep 1; done";
+
+fn run(world: &World, flags: &[&str], script: &str) -> Assert {
+    let rootfs = busybox();
+    world
+        .tiny_docker([&["run", "--rootfs", rootfs.to_str().unwrap()], flags, &["sh", "-c", script]].concat())
+        .assert()
+}
+
+fn run_python(world: &World, flags: &[&str], program: &str) -> Assert {
+    let rootfs = rootfs("debian");
+    let words = [&["run", "--rootfs", rootfs.to_str().unwrap()], flags, &["python3", "-c", program]].concat();
+    world.tiny_docker(words).assert()
+}
+
+/// The container's cgroup, as the host sees it.
+fn cgroup(id: &str) -> PathBuf {
+    Path::new(ROOT).join(format!("tiny-docker-{id}"))
+}
+
+fn number(file: PathBuf) -> u64 {
+    fs::read_to_string(file).unwrap().trim().parse().unwrap()
+}
+
+fn control(change: &str) -> std::io::Result<()> {
+    fs::write(Path::new(ROOT).join("cgroup.subtree_control"), change)
+}
+
+/// Runs `script` in a shell in a mount namespace of its own, with `$run` as the
+/// words that run a container. Returns what it printed, and its exit code.
+fn in_a_shell(world: &World, script: &str) -> (String, i32) {
+    let rootfs = busybox();
+    let run = format!("{} run --rootfs {}", common::binary().display(), rootfs.display());
+    let mut shell = Command::new("unshare");
+    shell
+        .args(["--mount", "sh", "-c", &format!("{{ {script}\n}} 2>&1")])
+        .env("run", run)
+        .current_dir(world.dir());
+    let output = shell.output().unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_limit_is_written_in_the_kernels_words() {
+    let world = World::new();
+    for (flags, file, expected) in [
+        ("--memory 128m", "memory.max", "134217728"),
+        ("-m 64MiB", "memory.max", "67108864"),
+        ("--memory 6291456", "memory.max", "6291456"),
+        ("--memory 0.5g", "memory.max", "536870912"),
+        // A limit is a limit, and the swap no way around it.
+        ("--memory 128m", "memory.swap.max", "0"),
+        ("--memory 128m --memory-swap 192m", "memory.swap.max", "67108864"),
+        ("--memory 128m --memory-swap 128m", "memory.swap.max", "0"),
+        ("--memory 128m --memory-swap -1", "memory.swap.max", "max"),
+        ("--cpus 0.5", "cpu.max", "50000 100000"),
+        ("--cpus 1.5", "cpu.max", "150000 100000"),
+        ("--pids-limit 64", "pids.max", "64"),
+        ("--pids-limit -1", "pids.max", "max"),
+        ("--hostname box", "memory.max", "max"),
+    ] {
+        let flags: Vec<&str> = flags.split(' ').collect();
+        run(&world, &flags, &format!("cat /sys/fs/cgroup/{file}")).success().stdout(format!("{expected}\n"));
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_what_is_no_limit_is_refused_and_nothing_is_made() {
+    let world = World::new();
+    for (flags, expected) in [
+        ("--memory 5m", "at least 6m"),
+        ("--memory lots", "such as 128m"),
+        ("--memory 128q", "such as 128m"),
+        ("--memory -1", "such as 128m"),
+        ("--memory-swap 128m", "needs --memory"),
+        ("--memory 128m --memory-swap 64m", "at least as much"),
+        ("--cpus 0", "from 0.01 to"),
+        ("--cpus 1000", "from 0.01 to"),
+        ("--cpus half", "from 0.01 to"),
+        ("--pids-limit many", "such as 64"),
+        ("--pids-limit -2", "such as 64"),
+    ] {
+        let flags: Vec<&str> = flags.split(' ').collect();
+        run(&world, &flags, "echo never").code(125).stdout("").stderr(contains(expected));
+    }
+    assert_eq!(fs::read_dir(world.containers()).into_iter().flatten().count(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_controllers_are_handed_down_when_they_are_not_yet() {
+    let world = World::new();
+    control("-pids -cpu").unwrap();
+    run(&world, &["--pids-limit", "7"], "cat /sys/fs/cgroup/pids.max").success().stdout("7\n");
+    let handed_down = fs::read_to_string(Path::new(ROOT).join("cgroup.subtree_control")).unwrap();
+    assert!(handed_down.contains("pids") && handed_down.contains("cpu"), "{handed_down}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_under_systemd_it_keeps_to_a_unit_that_is_delegated() {
+    let world = World::new();
+    let unit = Path::new(ROOT).join("learner.scope");
+    fs::create_dir(&unit).unwrap();
+    // What tells that systemd is at work, in the shell's mount namespace alone.
+    let systemd = "mount -t tmpfs run /run; mkdir -p /run/systemd/system";
+    let enter = format!("{systemd}; echo $$ > {}/cgroup.procs", unit.display());
+
+    let (without, code_without) = in_a_shell(&world, &format!("{enter}; $run true; $run --memory 64m true"));
+    let mark = "import os; os.setxattr('/sys/fs/cgroup/learner.scope', 'trusted.delegate', b'1')";
+    assert!(Command::new("python3").args(["-c", mark]).status().unwrap().success());
+    // The shell is in the unit as well. It must make room, as the kernel wants it.
+    let run = format!("{} --explain run --rootfs {}", common::binary().display(), busybox().display());
+    let look = "cat /proc/self/cgroup /sys/fs/cgroup/memory.max";
+    let (inside, code_inside) =
+        in_a_shell(&world, &format!("{enter}; {run} --memory 64m {look}; $run --memory 32m {look}"));
+    for left in fs::read_dir(&unit).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        fs::remove_dir(left.path()).unwrap();
+    }
+    fs::remove_dir(&unit).unwrap();
+
+    assert_eq!(code_without, 125, "{without}");
+    assert!(without.contains("systemd-run --scope -p Delegate=yes"), "{without}");
+    assert_eq!(without.lines().count(), 1, "without a limit there is nothing to say: {without}");
+    assert_eq!(code_inside, 0, "{inside}");
+    assert!(inside.contains("mkdir(\"/sys/fs/cgroup/learner.scope/tiny-docker-"), "{inside}");
+    assert!(inside.contains("0::/\n67108864\n"), "{inside}");
+    assert!(inside.ends_with("0::/\n33554432\n"), "{inside}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_in_a_cgroup_namespace_its_root_is_made_room_in() {
+    let world = World::new();
+    let outer = Path::new(ROOT).join("outer");
+    fs::create_dir(&outer).unwrap();
+    // As in a container: /sys/fs/cgroup shows a part of the tree, with processes at its top.
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; exec unshare --cgroup --mount sh -c '
+             umount /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; cat /proc/self/cgroup
+             $run --memory 64m cat /sys/fs/cgroup/memory.max'",
+        outer.display()
+    );
+    let (said, code) = in_a_shell(&world, &script);
+    for left in fs::read_dir(&outer).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        fs::remove_dir(left.path()).unwrap();
+    }
+    fs::remove_dir(outer).unwrap();
+    assert_eq!((said.as_str(), code), ("0::/\n67108864\n", 0));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_host_that_cannot_is_told_only_when_a_limit_is_asked_for() {
+    let world = World::new();
+    // No cgroups at all.
+    let (said, code) = in_a_shell(&world, "umount /sys/fs/cgroup; $run true && $run --memory 64m true");
+    assert_eq!(code, 125, "{said}");
+    assert!(said.contains("mount -t cgroup2"), "{said}");
+    // Version 1 alone.
+    let (said, code) = in_a_shell(
+        &world,
+        "umount /sys/fs/cgroup; mount -t cgroup -o none,name=old none /sys/fs/cgroup
+         $run true && $run --cpus 0.5 true; code=$?; umount /sys/fs/cgroup; exit $code",
+    );
+    assert_eq!(code, 125, "{said}");
+    assert!(said.contains("version 1 only") && said.contains("unified_cgroup_hierarchy"), "{said}");
+    // Both, and version 1 has the controller. The kernel moves one that nobody uses.
+    let old = world.dir().join("old");
+    fs::create_dir(&old).unwrap();
+    control("-pids").unwrap();
+    until("version 1 has pids", || {
+        Command::new("mount")
+            .args(["-t", "cgroup", "-o", "pids", "pids"])
+            .arg(&old)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    });
+    let without = run(&world, &[], "echo fine");
+    let with = run(&world, &["--pids-limit", "5"], "echo never");
+    assert!(Command::new("umount").arg(&old).status().unwrap().success());
+    until("version 2 has it again", || control("+pids").is_ok());
+    without.success().stdout("fine\n");
+    let place = format!("in use by cgroup version 1, at {}", old.display());
+    with.code(125).stderr(contains("\"pids\"").and(contains(place)));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_the_limits_are_there_before_the_container_is() {
+    let world = World::new();
+    let rootfs = busybox();
+    let words = ["--explain", "run", "--memory", "64m", "--rootfs", rootfs.to_str().unwrap(), "true"];
+    let output = world.tiny_docker(words).output().unwrap();
+    let narration = String::from_utf8(output.stderr).unwrap();
+    let line = |text: &str| {
+        narration
+            .lines()
+            .position(|line| line.contains(text))
+            .unwrap_or_else(|| panic!("no {text} in {narration}"))
+    };
+    let born = narration.lines().nth(line("clone3(")).unwrap();
+    assert!(born.contains("CLONE_INTO_CGROUP"), "{narration}");
+    assert!(line("memory.max") < line("clone3("), "{narration}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_all_that_the_container_starts_is_in_its_cgroup() {
+    let world = World::new();
+    let id = world.detach(&[], "sleep 1000 & sleep 1000 & wait");
+    until("all are there", || number(cgroup(&id).join("pids.current")) == 3);
+    let inside = fs::read_to_string(cgroup(&id).join("cgroup.procs")).unwrap();
+    let first = world.inspect(&id)["pid"].to_string();
+    assert!(inside.lines().any(|pid| pid == first), "{inside}");
+    // And the runtime is not: its memory is not the container's.
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let parent = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    let parent = parent.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap();
+    assert_eq!(fs::read_to_string(format!("/proc/{parent}/cgroup")).unwrap(), own);
+    world.remove_all();
+    assert!(!cgroup(&id).exists());
+    // Root in there can have cgroups of its own. They go too, with who is in them.
+    let script = "cd /sys/fs/cgroup && mount -o remount,bind,rw . && mkdir -p inner/most && sleep 1000 &
+                  sleep 0.3; echo $! >/sys/fs/cgroup/inner/most/cgroup.procs && ls -d /sys/fs/cgroup/inner";
+    run(&world, &[], script).success().stdout("/sys/fs/cgroup/inner\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_the_container_sees_its_own_cgroup_and_no_other() {
+    let world = World::new();
+    let look = "cat /proc/self/cgroup; ls -d /sys/fs/cgroup/*.scope; cat /sys/fs/cgroup/memory.max
+                echo max > /sys/fs/cgroup/memory.max; cat /sys/fs/cgroup/memory.max";
+    let seen = "0::/\n67108864\n67108864\n";
+    run(&world, &["--memory", "64m"], look).success().stdout(seen).stderr(contains("Read-only file system"));
+    // On the host's root file system as well.
+    let words = ["run", "--memory", "64m", "sh", "-c", look];
+    world.tiny_docker(words).assert().success().stdout(seen).stderr(contains("Read-only file system"));
+    // And as a user who is not root.
+    run(&world, &["--memory", "64m", "-u", "app"], "cat /proc/self/cgroup").success().stdout("0::/\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_a_busy_loop_gets_the_share_it_may() {
+    let world = World::new();
+    let id = world.detach(&["--cpus", "0.5"], "while :; do :; done");
+    let used = || {
+        let stat = fs::read_to_string(cgroup(&id).join("cpu.stat")).unwrap();
+        let line = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
+        Duration::from_micros(line.parse().unwrap())
+    };
+    let (start, before) = (Instant::now(), used());
+    sleep(Duration::from_secs(5));
+    let share = (used() - before).as_secs_f64() / start.elapsed().as_secs_f64();
+    assert!((0.45..=0.55).contains(&share), "{share:.3} of one processor");
+    world.remove_all();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_memory_hog_is_killed_and_reported() {
+    let world = World::new();
+    run_python(&world, &["--name", "hog", "--memory", "128m"], HOG)
+        .code(137)
+        .stdout("")
+        .stderr(contains("out of memory").and(contains("limit of 128m")).and(contains("--memory")));
+    let record = world.inspect("hog");
+    assert_eq!(record["oom_killed"], true);
+    assert_eq!((&record["exit_code"], &record["signal"]), (&137.into(), &"SIGKILL".into()));
+    assert!(record["reason"].as_str().unwrap().contains("out of memory"), "{record}");
+    run_python(&world, &["--name", "fine", "--memory", "512m"], HOG)
+        .success()
+        .stdout("allocated\n")
+        .stderr("");
+    assert_eq!(world.inspect("fine")["oom_killed"], false);
+    assert!(world.inspect("fine").get("reason").is_none());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_a_hog_in_the_background_is_in_its_record() {
+    let world = World::new();
+    // What one in front of us is told, is in the record of one behind our back.
+    run_python(&world, &["--name", "in-front", "--memory", "64m"], HOG).code(137);
+    run_python(&world, &["-d", "--name", "behind", "--memory", "64m"], HOG).success();
+    world.tiny_docker(["wait", "behind"]).assert().success().stdout("137\n");
+    let (record, in_front) = (world.inspect("behind"), world.inspect("in-front"));
+    assert_eq!(record["oom_killed"], true);
+    assert!(record["reason"].as_str().unwrap().contains("limit of 64m"), "{record}");
+    for field in ["exit_code", "signal", "oom_killed", "reason"] {
+        assert_eq!(record[field], in_front[field], "{field}");
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_who_was_killed_is_told_apart() {
+    let world = World::new();
+    // A process of it, and the command itself goes on.
+    let child = format!("import subprocess; print(subprocess.run(['python3', '-c', \"{HOG}\"]).returncode)");
+    run_python(&world, &["--name", "child", "--memory", "128m"], &child)
+        .success()
+        .stdout("-9\n")
+        .stderr(contains("a process of the container"));
+    assert_eq!(world.inspect("child")["oom_killed"], true);
+    // Killed, but not for want of memory.
+    let id = world.detach(&["--memory", "64m"], "sleep 1000");
+    world.tiny_docker(["kill", &id]).assert().success();
+    let record = world.inspect(&id);
+    assert_eq!((&record["exit_code"], &record["oom_killed"]), (&137.into(), &false.into()));
+    assert!(record.get("reason").is_none(), "{record}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_stats_show_what_each_container_uses() {
+    let world = World::new();
+    let busy = world.detach(&["--name", "busy", "--cpus", "0.5", "--memory", "64m"], "while :; do :; done");
+    let idle = world.detach(&["--name", "idle"], "sleep 1000 & sleep 1000 & wait");
+    until("all are there", || number(cgroup(&idle).join("pids.current")) == 3);
+    let assert = world.tiny_docker(["stats", "--no-stream", "--format", "json"]).assert().success();
+    let lines: Vec<Value> = String::from_utf8(assert.get_output().stdout.clone())
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let of = |id: &str| lines.iter().find(|line| line["id"] == id).unwrap();
+    let percent = of(&busy)["cpu_percent"].as_f64().unwrap();
+    assert!((40.0..=60.0).contains(&percent), "{percent}");
+    assert_eq!(of(&busy)["memory_limit"], 64 << 20);
+    assert!((1..64 << 20).contains(&of(&busy)["memory_usage"].as_u64().unwrap()));
+    assert!(of(&idle)["cpu_percent"].as_f64().unwrap() < 10.0);
+    assert_eq!((&of(&idle)["memory_limit"], &of(&idle)["pids"]), (&Value::Null, &3.into()));
+
+    let table = world.tiny_docker(["stats", "--no-stream", "busy"]).assert().success();
+    let table = String::from_utf8(table.get_output().stdout.clone()).unwrap();
+    assert!(table.starts_with("CONTAINER ID   NAME   CPU %"), "{table}");
+    assert!(table.contains(" / 64MiB") && !table.contains("idle"), "{table}");
+    world
+        .tiny_docker(["stats", "--no-stream", "nosuch", "busy"])
+        .assert()
+        .code(1)
+        .stderr(contains("no such container"));
+    // Again and again: as long as it is let.
+    let mut stream = world.start(["stats", "idle"]);
+    for _ in 0..2 {
+        assert!(stream.line().starts_with("CONTAINER ID"));
+        assert!(stream.line().contains("idle"));
+    }
+    stream.signal_runtime(Signal::SIGINT);
+    assert_eq!(stream.ended(), -2);
+    world.remove_all();
+    world.tiny_docker(["stats", "busy"]).assert().code(1).stderr(contains("no such container"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_a_fork_bomb_stays_in_its_limit_and_dies_at_once() {
+    let world = World::new();
+    for last_word in [&["rm", "-f"][..], &["stop", "-t", "0"], &["kill"]] {
+        let id = world.detach(&["--pids-limit", "64"], FORK_BOMB);
+        until("it has all that it may", || number(cgroup(&id).join("pids.current")) == 64);
+        // It is refused more, and has not got more.
+        let events = || fs::read_to_string(cgroup(&id).join("pids.events")).unwrap();
+        until("it is refused", || !events().starts_with("max 0\n"));
+        assert!(number(cgroup(&id).join("pids.peak")) <= 64);
+        let all: Vec<Pid> = fs::read_to_string(cgroup(&id).join("cgroup.procs"))
+            .unwrap()
+            .lines()
+            .map(|pid| Pid::from_raw(pid.parse().unwrap()))
+            .collect();
+        let start = Instant::now();
+        let words = ["--explain"].iter().chain(last_word).copied().chain([id.as_str()]);
+        let killed = world.tiny_docker(words).assert().success();
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        // By one write, which no process can outrun.
+        killed.stderr(contains("cgroup.kill"));
+        assert!(!all.iter().any(|pid| alive(*pid)));
+        assert!(!cgroup(&id).exists());
+        world.remove_all();
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_what_a_killed_run_leaves_goes_with_the_next_ps() {
+    let world = World::new();
+    let rootfs = busybox();
+    let script = "sleep 1000 & echo ready; sleep 1000";
+    let words =
+        ["run", "--name", "web", "--memory", "64m", "--rootfs", rootfs.to_str().unwrap(), "sh", "-c", script];
+    let mut running = world.start(words);
+    assert_eq!(running.line(), "ready");
+    let id = world.inspect("web")["id"].as_str().unwrap().to_string();
+    running.ends_with_its_runtime();
+    // The kernel keeps a cgroup, empty as it is, until somebody removes it.
+    assert!(cgroup(&id).exists());
+    assert!(world.ps().contains("Exited (unknown)"));
+    assert!(!cgroup(&id).exists());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_killed_at_every_moment_no_cgroup_is_left() {
+    let world = World::new();
+    let rootfs = busybox();
+    let limits = ["--memory", "64m", "--cpus", "0.5", "--pids-limit", "32"];
+    let words =
+        [&["run"], &limits[..], &["--rootfs", rootfs.to_str().unwrap(), "sh", "-c", "exit 7"]].concat();
+    let moments = world.die_at_every_moment(&words);
+    assert!(moments > 55, "{moments}");
+}

@@ -1,0 +1,670 @@
+//! Day 9: connect a container to the others, to the host, and to the outside world.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use assert_cmd::assert::Assert;
+use common::{World, busybox, rootfs, until};
+use predicates::prelude::*;
+use predicates::str::contains;
+use serde_json::Value;
+
+/// Serves the directory it is in, on port 80.
+const SERVE: [&str; 4] = ["python3", "-m", "http.server", "80"];
+
+fn run(world: &World, flags: &[&str], script: &str) -> Assert {
+    let rootfs = busybox();
+    let words = [&["run", "--rootfs", rootfs.to_str().unwrap()], flags, &["sh", "-c", script]].concat();
+    world.tiny_docker(words).assert()
+}
+
+/// Starts a web server in a container, and waits until it answers. Its id.
+fn web_server(world: &World, flags: &[&str]) -> String {
+    let rootfs = rootfs("debian");
+    let words = [&["run", "-d", "--rootfs", rootfs.to_str().unwrap(), "-w", "/srv"], flags, &SERVE].concat();
+    let output = world.tiny_docker(words).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let id = String::from_utf8(output.stdout).unwrap().trim_end().to_string();
+    let address = address(world, &id);
+    until("the server answers", || fetch(&format!("{address}:80")).is_ok());
+    id
+}
+
+fn address(world: &World, container: &str) -> String {
+    world.inspect(container)["address"].as_str().unwrap().to_string()
+}
+
+/// What a web server says, asked by the host.
+fn fetch(server: &str) -> std::io::Result<String> {
+    let patience = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&server.parse().unwrap(), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").unwrap_or_default().1.to_string())
+}
+
+/// Runs a command line on the host: what it prints, or what it says went wrong.
+fn sh(script: &str) -> Result<String, String> {
+    let output = Command::new("bash").args(["-c", script]).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// `ip -json` with `words`.
+fn ip(words: &str) -> Value {
+    let output = Command::new("ip").arg("-json").args(words.split(' ')).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+}
+
+/// A machine on the other side of the host: a network namespace with a cable to it.
+/// It has no route to the containers, as no machine in the world has.
+struct Outside {
+    programs: Vec<Child>,
+}
+
+const OUTSIDE: &str = "192.0.2.2";
+const HOST: &str = "192.0.2.1";
+
+impl Outside {
+    fn new() -> Outside {
+        sh(&format!(
+            "ip netns add outside && ip link add td-out type veth peer name eth0 netns outside &&
+             ip addr add {HOST}/24 dev td-out && ip link set td-out up &&
+             ip -n outside addr add {OUTSIDE}/24 dev eth0 && ip -n outside link set eth0 up &&
+             ip -n outside link set lo up"
+        ))
+        .unwrap();
+        Outside { programs: Vec::new() }
+    }
+
+    /// Leaves a python program running out there.
+    fn start(&mut self, program: &str) {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", "outside", "chroot"]).arg(rootfs("debian"));
+        command.args(["python3", "-u", "-c", program]).stdout(Stdio::null());
+        self.programs.push(command.spawn().unwrap());
+    }
+
+    /// A web server that answers with the address of whoever asks.
+    fn serve_who_asks(&mut self) {
+        self.start(
+            "from http.server import *
+class Who(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(self.client_address[0].encode())
+    def log_message(self, *words): pass
+HTTPServer(('', 8000), Who).serve_forever()",
+        );
+        until("the outside answers", || fetch(&format!("{OUTSIDE}:8000")).is_ok());
+    }
+
+    /// A name server that knows one name.
+    fn serve_names(&mut self) {
+        self.start(
+            "import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); server.bind(('', 53))
+while True:
+    query, whom = server.recvfrom(512)
+    question = query[12:query.index(b'\\0', 12) + 5]
+    known = question.startswith(b'\\x03web\\x07example\\0\\0\\1')
+    answer = b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4' + bytes([192, 0, 2, 2]) if known else b''
+    flags = b'\\x81\\x80' if question.startswith(b'\\x03web\\x07example\\0') else b'\\x81\\x83'
+    server.sendto(query[:2] + flags + b'\\0\\1' + (b'\\0\\1' if known else b'\\0\\0') + b'\\0' * 4 + question + answer, whom)",
+        );
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        for program in &mut self.programs {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
+        let _ = sh("ip link del td-out; ip netns del outside; umount /run/netns");
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_the_bridge_is_made_stays_and_is_removed_on_demand() {
+    let world = World::new();
+    fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+    for _ in 0..2 {
+        run(&world, &[], "true").success();
+        let bridge = ip("-details address show td0");
+        let bridge = &bridge[0];
+        assert_eq!(bridge["linkinfo"]["info_kind"], "bridge", "{bridge}");
+        assert!(bridge["flags"].as_array().unwrap().contains(&"UP".into()), "{bridge}");
+        let v4: Vec<_> =
+            bridge["addr_info"].as_array().unwrap().iter().filter(|one| one["family"] == "inet").collect();
+        assert_eq!(v4.len(), 1, "{bridge}");
+        assert_eq!((&v4[0]["local"], &v4[0]["prefixlen"]), (&"10.10.0.1".into(), &24.into()));
+        assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "1\n");
+    }
+    let id = world.detach(&[], "sleep 1000");
+    world.tiny_docker(["network", "rm"]).assert().code(1).stderr(contains("in use").and(contains("ps")));
+    world.tiny_docker(["rm", "-f", &id]).assert().success();
+    for _ in 0..2 {
+        world.tiny_docker(["network", "rm"]).assert().success().stdout("td0\n");
+        assert!(!Path::new("/sys/class/net/td0").exists());
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_what_is_not_ours_is_left_alone_and_named() {
+    let world = World::new();
+    for kind in ["dummy", "bridge"] {
+        sh(&format!("ip link add td0 type {kind}")).unwrap();
+        let before = ip("address show td0");
+        let refused = run(&world, &[], "echo never");
+        let kept = world.tiny_docker(["network", "rm"]).assert();
+        let after = ip("address show td0");
+        let elsewhere = run(&world, &["--bridge", "td1"], "echo here");
+        sh("ip link del td0").unwrap();
+        world.tiny_docker(["network", "rm", "--bridge", "td1"]).assert().success().stdout("td1\n");
+        refused
+            .code(125)
+            .stdout("")
+            .stderr(contains("td0, and it is not ours").and(contains("--bridge td1")));
+        kept.code(1).stderr(contains("not ours"));
+        assert_eq!(before, after);
+        elsewhere.success().stdout("here\n");
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_host_that_uses_the_subnet_itself_is_told() {
+    let world = World::new();
+    sh("ip link add td-lan type dummy && ip addr add 10.10.0.77/16 dev td-lan && ip link set td-lan up")
+        .unwrap();
+    let refused = run(&world, &[], "echo never");
+    let moved = run(&world, &["--subnet", "10.20.0.0/24"], "ip -4 -o addr show eth0");
+    world.tiny_docker(["network", "rm", "--subnet", "10.20.0.0/24"]).assert().success();
+    let mut command = world.tiny_docker(["run", "ip", "route"]);
+    let by_environment = command.env("TINY_DOCKER_SUBNET", "172.30.1.0/29").assert();
+    // What is there for one subnet is not taken for another's.
+    let mixed_up = run(&world, &["--subnet", "10.20.0.0/24"], "echo never");
+    let mut command = world.tiny_docker(["network", "rm"]);
+    command.env("TINY_DOCKER_SUBNET", "172.30.1.0/29").assert().success();
+    sh("ip link del td-lan").unwrap();
+    refused
+        .code(125)
+        .stdout("")
+        .stderr(contains("10.10.0.0/16").and(contains("td-lan")).and(contains("--subnet 10.20.0.0/24")));
+    moved.success().stdout(contains("10.20.0.2/24"));
+    by_environment.success().stdout(contains("default via 172.30.1.1"));
+    mixed_up.code(125).stderr(contains("172.30.1.1").and(contains("network rm")));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_subnet_that_is_none_is_refused() {
+    let world = World::new();
+    for (flags, expected) in [
+        (["--subnet", "10.10.0.0"], "such as 10.20.0.0/24"),
+        (["--subnet", "10.10.0.0/8"], "such as 10.20.0.0/24"),
+        (["--subnet", "10.10.0.5/24"], "which is 10.10.0.0"),
+        (["--subnet", "fd00::/24"], "such as 10.20.0.0/24"),
+        (["--bridge", "a/b"], "such as td1"),
+        (["--bridge", "much-too-long"], "such as td1"),
+    ] {
+        run(&world, &flags, "echo never").code(125).stdout("").stderr(contains(expected));
+    }
+    run(&world, &["--net", "none", "--ip", "10.10.0.9"], "true").code(125).stderr(contains("--net bridge"));
+    assert!(!Path::new("/sys/class/net/td0").exists());
+    // And one that is one, with room for a single container, is taken.
+    let small = ["--subnet", "10.20.0.0/30", "--bridge", "td_-1"];
+    run(&world, &small, "echo here").success().stdout("here\n");
+    world.tiny_docker([&["network", "rm"], &small[..]].concat()).assert().success().stdout("td_-1\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_every_container_has_an_address_of_its_own() {
+    let world = World::new();
+    let ids: Vec<String> = (0..3).map(|_| world.detach(&[], "sleep 1000")).collect();
+    let addresses: Vec<String> = ids.iter().map(|id| address(&world, id)).collect();
+    assert_eq!(addresses, ["10.10.0.2", "10.10.0.3", "10.10.0.4"]);
+    let ps = world.ps();
+    assert!(ps.lines().next().unwrap().contains("ADDRESS"), "{ps}");
+    assert!(ps.lines().any(|line| line.contains(&ids[1]) && line.contains("10.10.0.3")), "{ps}");
+    // Who has ended has none; it is free again, and the others keep theirs.
+    world.tiny_docker(["kill", &ids[1]]).assert().success();
+    assert!(world.inspect(&ids[1]).get("address").is_none());
+    let again = world.detach(&["--ip", "10.10.0.3"], "sleep 1000");
+    assert_eq!(address(&world, &again), "10.10.0.3");
+    assert_eq!(address(&world, &world.detach(&[], "sleep 1000")), "10.10.0.5");
+    world.remove_all();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_an_address_can_be_asked_for() {
+    let world = World::new();
+    let id = world.detach(&["--ip", "10.10.0.77"], "sleep 1000");
+    assert_eq!(address(&world, &id), "10.10.0.77");
+    run(&world, &["--ip", "10.10.0.77"], "echo never")
+        .code(125)
+        .stdout("")
+        .stderr(contains("another container has it"));
+    // Also after a bridge was removed that is another one, or none.
+    world.tiny_docker(["network", "rm", "--bridge", "td1"]).assert().success();
+    run(&world, &["--ip", "10.10.0.77"], "echo never").code(125).stderr(contains("another container has it"));
+    for not_ours in ["10.10.0.0", "10.10.0.1", "10.10.0.255", "10.11.0.2"] {
+        run(&world, &["--ip", not_ours], "echo never")
+            .code(125)
+            .stdout("")
+            .stderr(contains("an address of 10.10.0.0/24"));
+    }
+    world.tiny_docker(["rm", "-f", &id]).assert().success();
+    // Again and again, at once: what is left of the one before is waited for.
+    for _ in 0..5 {
+        run(&world, &["--ip", "10.10.0.77"], "ip -4 -o addr show eth0")
+            .success()
+            .stdout(contains("10.10.0.77/24"));
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_the_container_after_the_last_address_gets_a_clear_error() {
+    let world = World::new();
+    let small = ["--subnet", "10.20.0.0/28"];
+    let ids: Vec<String> = (0..13).map(|_| world.detach(&small, "sleep 1000")).collect();
+    let refused = run(&world, &small, "echo never").code(125).stdout("");
+    refused.stderr(contains("all 13 addresses of 10.20.0.0/28 are in use").and(contains("--subnet")));
+    let freed = address(&world, &ids[5]);
+    world.tiny_docker(["rm", "-f", &ids[5]]).assert().success();
+    let last = world.detach(&small, "sleep 1000");
+    assert_eq!(address(&world, &last), freed);
+    world.remove_all();
+    world.tiny_docker([&["network", "rm"], &small[..]].concat()).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_of_the_usual_subnet_the_254th_container_is_refused() {
+    let world = World::new();
+    run(&world, &[], "true").success();
+    // 253 who have an address, as a container has it: by the lock on its file. As
+    // many containers would take minutes here.
+    let addresses = world.dir().join("state/addresses");
+    let all: Vec<fs::File> = (2..255)
+        .map(|number| {
+            let file = fs::File::create(addresses.join(format!("10.10.0.{number}"))).unwrap();
+            file.try_lock().unwrap();
+            file
+        })
+        .collect();
+    let refused = run(&world, &[], "echo never").code(125).stdout("");
+    refused.stderr(contains("all 253 addresses of 10.10.0.0/24 are in use"));
+    all[99].unlock().unwrap();
+    run(&world, &[], "ip -4 -o addr show eth0").success().stdout(contains("10.10.0.101/24"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_inside_there_is_an_eth0_with_address_and_default_route() {
+    let world = World::new();
+    let rootfs = rootfs("debian");
+    let inside = |words: &[&str]| {
+        let words =
+            [&["run", "--ip", "10.10.0.2", "--rootfs", rootfs.to_str().unwrap(), "ip", "-json"], words]
+                .concat();
+        let output = world.tiny_docker(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let links = inside(&["-4", "address"]);
+    let names: Vec<&str> =
+        links.as_array().unwrap().iter().map(|link| link["ifname"].as_str().unwrap()).collect();
+    assert_eq!(names, ["lo", "eth0"]);
+    let eth0 = &links[1];
+    assert!(eth0["flags"].as_array().unwrap().contains(&"UP".into()), "{eth0}");
+    assert_eq!(
+        (&eth0["addr_info"][0]["local"], &eth0["addr_info"][0]["prefixlen"]),
+        (&"10.10.0.2".into(), &24.into())
+    );
+    let routes = inside(&["route"]);
+    let default = routes.as_array().unwrap().iter().find(|route| route["dst"] == "default");
+    let default = default.unwrap_or_else(|| panic!("there is no default route inside: {routes}"));
+    assert_eq!((&default["gateway"], &default["dev"]), (&"10.10.0.1".into(), &"eth0".into()));
+    // The same address has the same hardware address each time, for the ARP caches of the others.
+    let hardware = |links: &Value| links[1]["address"].as_str().map(str::to_string);
+    assert_eq!(hardware(&inside(&["link"])), hardware(&inside(&["link"])));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_a_web_server_is_reached_by_the_others_and_by_the_host() {
+    let world = World::new();
+    let web = web_server(&world, &["--name", "web"]);
+    let page = fetch(&format!("{}:80", address(&world, &web))).unwrap();
+    assert!(page.contains("Directory listing"), "{page}");
+    run(&world, &[], "wget -qO- http://10.10.0.2/").success().stdout(page);
+    // And by itself, under its own name.
+    let id = world.detach(&["--hostname", "box"], "httpd -f -p 80 -h /etc");
+    assert_eq!(address(&world, &id), "10.10.0.4");
+    run(&world, &[], "until wget -qO- http://10.10.0.4/hostname; do sleep 0.1; done")
+        .success()
+        .stdout("box\n");
+    // Of one with no network it is not seen.
+    run(&world, &["--net", "none"], "wget -qO- http://10.10.0.2/").code(1);
+    world.remove_all();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_the_cable_goes_when_the_container_ends() {
+    let world = World::new();
+    let cables = || fs::read_dir("/sys/class/net/td0/brif").unwrap().count();
+    // The kernel takes it away with the namespace, a moment after the end.
+    let all_gone = || until("the cable is gone", || cables() == 0);
+    run(&world, &[], "exit 3").code(3);
+    all_gone();
+    run(&world, &[], "exec no-such-command").code(127);
+    all_gone();
+    let id = world.detach(&[], "sleep 1000");
+    assert_eq!(cables(), 1);
+    world.tiny_docker(["rm", "-f", &id]).assert().success();
+    all_gone();
+    // A start that fails late, when all is made.
+    let rootfs = busybox();
+    let words = ["run", "--rootfs", rootfs.to_str().unwrap(), "-u", "nosuch", "true"];
+    world.tiny_docker(words).assert().code(125);
+    all_gone();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_the_outside_sees_the_host() {
+    let world = World::new();
+    let mut outside = Outside::new();
+    outside.serve_who_asks();
+    run(&world, &[], &format!("wget -qO- http://{OUTSIDE}:8000/")).success().stdout(HOST);
+    run(&world, &[], &format!("ping -c 1 {OUTSIDE}")).success();
+    // Among themselves they have their own addresses.
+    let seen = "import socket; s = socket.create_server(('', 80)); print(s.accept()[1][0], flush=True)";
+    let rootfs = rootfs("debian");
+    let mut server = world.start([
+        "run",
+        "--ip",
+        "10.10.0.54",
+        "--rootfs",
+        rootfs.to_str().unwrap(),
+        "python3",
+        "-c",
+        seen,
+    ]);
+    run(&world, &["--ip", "10.10.0.55"], "until nc 10.10.0.54 80 </dev/null; do sleep 0.1; done").success();
+    assert_eq!(server.line(), "10.10.0.55");
+    assert_eq!(server.ended(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_the_outside_does_not_get_in() {
+    let world = World::new();
+    let _outside = Outside::new();
+    web_server(&world, &[]);
+    // A neighbour of the host's who knows the way in.
+    sh(&format!("ip -n outside route add 10.10.0.0/24 via {HOST}")).unwrap();
+    let knock = "ip netns exec outside timeout 3 bash -c ': </dev/tcp/10.10.0.2/80'";
+    assert!(sh(knock).is_err(), "the outside may not begin");
+    world.remove_all();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_other_peoples_firewalls_are_kept_and_let_us_pass() {
+    let world = World::new();
+    // As Docker leaves a host, or ufw; with more that is somebody's.
+    let theirs = "table ip filter {
+        chain FORWARD { type filter hook forward priority filter; policy drop; counter; }
+        chain INPUT { type filter hook input priority filter; policy accept; tcp dport 22 counter accept comment \"ssh\"; }
+    }
+    table inet theirs {
+        set friends { type ipv4_addr; elements = { 198.51.100.7, 198.51.100.8 } }
+        chain forward { type filter hook forward priority 10; policy drop; ip saddr @friends accept; }
+    }";
+    sh(&format!("nft -f - <<'END'\n{theirs}\nEND")).unwrap();
+    let list = || sh("nft --stateless list ruleset").unwrap();
+    let before = list();
+    let mut outside = Outside::new();
+    outside.serve_who_asks();
+    let mut through = Vec::new();
+    for _ in 0..2 {
+        through.push(run(&world, &[], &format!("wget -qO- http://{OUTSIDE}:8000/")));
+    }
+    let ours_once = list();
+    // A firewall that is loaded again, and knows nothing of us.
+    sh(&format!("nft flush ruleset; nft -f - <<'END'\n{theirs}\nEND")).unwrap();
+    through.push(run(&world, &[], &format!("wget -qO- http://{OUTSIDE}:8000/")));
+    let ours_again = list();
+    world.tiny_docker(["network", "rm"]).assert().success();
+    let after = list();
+    sh("nft delete table ip filter; nft delete table inet theirs").unwrap();
+    for one in through {
+        one.success().stdout(HOST);
+    }
+    assert_eq!(ours_once.matches("masquerade").count(), 1, "{ours_once}");
+    assert_eq!(ours_once, ours_again);
+    assert_eq!(before, after);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_names_are_found() {
+    let world = World::new();
+    let mut outside = Outside::new();
+    outside.serve_who_asks();
+    outside.serve_names();
+    let rootfs = rootfs("debian");
+    let words =
+        ["run", "--dns", OUTSIDE, "--hostname", "box", "--rootfs", rootfs.to_str().unwrap(), "python3", "-c"];
+    let program = "import socket, urllib.request
+print(socket.gethostbyname('web.example'), socket.gethostbyname('box'), socket.gethostbyname('localhost'))
+print(urllib.request.urlopen('http://web.example:8000/').read().decode())
+try: socket.gethostbyname('no.example')
+except OSError as error: print(error.strerror)";
+    let words = words.iter().chain([&program]);
+    world
+        .tiny_docker(words)
+        .assert()
+        .success()
+        .stdout(format!("{OUTSIDE} 10.10.0.2 127.0.0.1\n{HOST}\nName or service not known\n"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_the_hosts_name_servers_are_taken_but_not_its_own_loopback() {
+    let world = World::new();
+    // In the mount namespace of this test alone.
+    let host_file = world.dir().join("resolv.conf");
+    let bind = |text: &str| {
+        fs::write(&host_file, text).unwrap();
+        sh(&format!(
+            "[ -e /etc/resolv.conf ] || : >/etc/resolv.conf; mount --bind {} /etc/resolv.conf",
+            host_file.display()
+        ))
+        .unwrap();
+    };
+    let made = !Path::new("/etc/resolv.conf").exists();
+    let mut seen = Vec::new();
+    for text in [
+        "search example\nnameserver 192.0.2.53\noptions ndots:2\n",
+        "nameserver 127.0.0.53\nnameserver 192.0.2.53\n",
+        "nameserver 127.0.0.53\noptions edns0\n",
+    ] {
+        bind(text);
+        seen.push(run(&world, &[], "cat /etc/resolv.conf"));
+        sh("umount /etc/resolv.conf").unwrap();
+    }
+    if made {
+        fs::remove_file("/etc/resolv.conf").unwrap();
+    }
+    let said: Vec<String> = seen
+        .into_iter()
+        .map(|one| String::from_utf8(one.success().get_output().stdout.clone()).unwrap())
+        .collect();
+    assert_eq!(said[0], "search example\nnameserver 192.0.2.53\noptions ndots:2\n");
+    assert_eq!(said[1], "nameserver 192.0.2.53\n");
+    assert!(said[2].starts_with('#') && said[2].contains("--dns"), "{}", said[2]);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_the_files_of_etc_are_the_containers_own() {
+    let world = World::new();
+    let look = "cat /etc/hostname; grep box /etc/hosts; grep nameserver /etc/resolv.conf";
+    let expected = "box\n10.10.0.2\tbox\nnameserver 192.0.2.53\n";
+    let flags = ["--hostname", "box", "--ip", "10.10.0.2", "--dns", "192.0.2.53"];
+    // This root file system has none of the three. They are not made in it: World looks.
+    run(&world, &flags, look).success().stdout(expected);
+    run(&world, &[&flags[..], &["-u", "app"]].concat(), look).success().stdout(expected);
+    // What is written there is the container's alone, and nothing is with --read-only.
+    run(&world, &[], "echo 192.0.2.9 db >>/etc/hosts; echo x >/etc/new; tail -n 1 /etc/hosts")
+        .stdout("192.0.2.9 db\n");
+    for file in ["new", "hosts", "hostname", "resolv.conf"] {
+        let script = format!("echo x >>/etc/{file}");
+        run(&world, &["--read-only"], &script).code(1).stderr(contains("Read-only"));
+    }
+    run(&world, &[&flags[..], &["--read-only"]].concat(), look).success().stdout(expected);
+    // One that has them, as links too, keeps what it has.
+    let own = world.copy_of_rootfs("own");
+    for (name, text) in [("hosts", "192.0.2.9 theirs\n"), ("hostname", "theirs\n")] {
+        fs::write(own.join("etc").join(name), text).unwrap();
+    }
+    std::os::unix::fs::symlink("../run/systemd/resolve/stub-resolv.conf", own.join("etc/resolv.conf"))
+        .unwrap();
+    let words = [&["run", "--rootfs", own.to_str().unwrap()], &flags[..], &["sh", "-c", look]].concat();
+    world.tiny_docker(words).assert().success().stdout(expected);
+    assert_eq!(fs::read_to_string(own.join("etc/hosts")).unwrap(), "192.0.2.9 theirs\n");
+    assert_eq!(fs::read_to_string(own.join("etc/hostname")).unwrap(), "theirs\n");
+    assert!(own.join("etc/resolv.conf").is_symlink() && !own.join("run").exists());
+    // Without /etc nobody reads them.
+    fs::remove_dir_all(own.join("etc")).unwrap();
+    world.tiny_docker(["run", "--rootfs", own.to_str().unwrap(), "/bin/ls", "-d", "/etc"]).assert().code(1);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_a_hundred_containers_8_at_a_time() {
+    let world = World::new();
+    let ids = Mutex::new(Vec::new());
+    at_once(8, 100, |_| {
+        let id = world.detach(&[], "sleep 1000");
+        ids.lock().unwrap().push(id);
+    });
+    let ids = ids.into_inner().unwrap();
+    let addresses: BTreeSet<Ipv4Addr> = ids.iter().map(|id| address(&world, id).parse().unwrap()).collect();
+    assert_eq!(addresses.len(), 100);
+    for address in &addresses {
+        sh(&format!("ping -c 1 -W 5 {address}")).unwrap();
+    }
+    let (first, last) = (addresses.first().unwrap(), addresses.last().unwrap());
+    run(&world, &[], &format!("ping -c 1 {first} && ping -c 1 {last}")).success();
+    world.remove_all();
+    until("no cable is left", || fs::read_dir("/sys/class/net/td0/brif").unwrap().count() == 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_a_hundred_containers_half_of_them_killed_in_their_start() {
+    let world = World::new();
+    let rootfs = busybox();
+    let addresses = Mutex::new(Vec::new());
+    at_once(8, 100, |number| {
+        let words = ["run", "-d", "--rootfs", rootfs.to_str().unwrap(), "sleep", "1000"];
+        let mut command = world.tiny_docker(words);
+        if number % 2 == 1 {
+            // At another moment each: somewhere in the parent, somewhere in the child.
+            let who = ["parent", "child"][number / 2 % 2];
+            command.env("TINY_DOCKER_DIE_AT", format!("{who}:{}", 5 + number / 4));
+        }
+        let output = command.output().unwrap();
+        if number % 2 == 0 {
+            assert!(output.status.success(), "{output:?}");
+            let id = String::from_utf8(output.stdout).unwrap();
+            addresses.lock().unwrap().push(address(&world, id.trim_end()));
+        }
+    });
+    let addresses = addresses.into_inner().unwrap();
+    assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), 50, "{addresses:?}");
+    for address in &addresses {
+        sh(&format!("ping -c 1 -W 5 {address}")).unwrap();
+    }
+    world.ps();
+    world.remove_all();
+    until("the kernel has removed the cables of those that were killed", || {
+        fs::read_dir("/sys/class/net/td0/brif").unwrap().count() == 0
+    });
+    // All of their addresses are free again.
+    run(&world, &["--ip", "10.10.0.2"], "true").success();
+}
+
+/// Calls `work` with 0 to `count` - 1, `workers` of them at a time.
+fn at_once(workers: usize, count: usize, work: impl Fn(usize) + Sync) {
+    let next = Mutex::new(0..count);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(number) = { next.lock().unwrap().next() } {
+                    work(number);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_killed_at_every_moment_nothing_is_left() {
+    let world = World::new();
+    let rootfs = busybox();
+    let words = ["run", "-d", "--memory", "64m", "--rootfs", rootfs.to_str().unwrap(), "sh", "-c", "exit 7"];
+    let moments = world.die_at_every_moment(&words);
+    assert!(moments > 75, "{moments}");
+    until("no cable is left", || fs::read_dir("/sys/class/net/td0/brif").unwrap().count() == 0);
+    run(&world, &["--ip", "10.10.0.2"], "true").success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_killed_while_it_makes_the_network_the_next_run_completes_it() {
+    let world = World::new();
+    let rootfs = busybox();
+    let words = [
+        "run",
+        "--rootfs",
+        rootfs.to_str().unwrap(),
+        "sh",
+        "-c",
+        "ping -c 1 10.10.0.1 >/dev/null && echo fine",
+    ];
+    for moment in 1.. {
+        let mut command = world.tiny_docker(words);
+        let killed = command.env("TINY_DOCKER_DIE_AT", format!("parent:{moment}")).output().unwrap();
+        let output = world.tiny_docker(words).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "fine\n", "killed at {moment}: {output:?}");
+        world.tiny_docker(["network", "rm"]).assert().success();
+        if killed.status.success() {
+            break;
+        }
+    }
+    world.remove_all();
+}
