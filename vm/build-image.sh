@@ -10,9 +10,10 @@ here=$(dirname "$(readlink -f "$0")")
 PATH=$PATH:/usr/sbin:/sbin
 
 suite=bookworm
-packages=linux-image-cloud-amd64,busybox-static,dash,bash,coreutils,util-linux,bsdutils,mount,grep,sed,mawk,findutils,tar,procps,psmisc,iproute2,iputils-ping,nftables,kmod,strace,less,vim-tiny,tmux,ncurses-base,python3-minimal,ca-certificates,libgcc-s1
+packages=linux-image-cloud-amd64,busybox-static,dash,bash,coreutils,util-linux,bsdutils,mount,grep,sed,mawk,findutils,tar,procps,psmisc,iproute2,iputils-ping,nftables,iptables,iperf3,crun,runc,kmod,strace,less,vim-tiny,tmux,ncurses-base,python3-minimal,ca-certificates,libgcc-s1
 container_packages=base-files,base-passwd,dash,bash,coreutils,grep,sed,mawk,findutils,util-linux,procps,iproute2,python3
-modules="virtio_pci virtio_blk overlay bridge veth dummy tun loop nf_tables nft_chain_nat nft_masq nft_nat nft_redir nft_ct nft_reject_inet nft_fib_inet"
+modules="virtio_pci virtio_blk overlay bridge veth dummy tun loop nf_tables nft_chain_nat nft_masq nft_nat nft_redir nft_ct nft_reject_inet nft_fib_inet
+         nft_compat xt_MASQUERADE xt_nat xt_conntrack xt_addrtype xt_comment xt_tcpudp"
 
 stamp=$(cat "$here"/{build-image.sh,init,initrd-init,classroom.bashrc,rootfs.sh} | sha256sum | cut -d' ' -f1)
 up_to_date() { [ "$(cat "$here/image/stamp" 2>/dev/null)" = "$stamp" ]; }
@@ -71,10 +72,14 @@ unpack() { # TAR DIR: what dpkg would have left there
     chown 1000:1000 "$2/home/app"
     cp "$work/busybox/etc/passwd" "$work/busybox/etc/group" "$2/etc/"
     sed -i 's/^root:.*/root:x:0:0:root:\/root:\/bin\/bash/' "$2/etc/passwd"
+    # mmdebstrap leaves the name servers of the machine that it ran on.
+    : >"$2/etc/resolv.conf"
     printf '127.0.0.1 localhost\n::1 localhost\n' >"$2/etc/hosts"
 }
 unpack root.tar root
 unpack debian.tar debian
+# What Debian's alternatives would have chosen.
+for name in {iptables,ip6tables}{,-save,-restore}; do ln -s xtables-nft-multi "root/usr/sbin/$name"; done
 
 version=$(basename root/usr/lib/modules/*)
 mv "root/boot/vmlinuz-$version" "$new/vmlinuz"
@@ -115,7 +120,7 @@ cp root/usr/bin/busybox initrd/bin/
 for file in $(closure virtio_pci virtio_blk); do cp "all-modules/$file" initrd/modules/; done
 install -m 755 "$here/initrd-init" initrd/init
 (cd initrd && find . | cpio -o -H newc --quiet | zstd -q -10 >"$new/initrd.img")
-mke2fs -q -t ext4 -d root -L root -m 0 -O ^has_journal -E lazy_itable_init=1,nodiscard "$new/root.ext4" 2G >/dev/null
+mke2fs -q -t ext4 -d root -L root -m 0 -O ^has_journal -E lazy_itable_init=1,nodiscard "$new/root.ext4" 4G >/dev/null
 ASSEMBLE
 step "assembling the guest's disk"
 # Files of the guest belong to its root; fakeroot lets anybody say so.

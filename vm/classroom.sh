@@ -1,10 +1,14 @@
 #!/bin/bash
-# vm/classroom.sh: a root shell in the VM, with tiny-docker, the root file
-# systems, and the tools of the by-hand parts.
+# vm/classroom.sh [DAY] [LAB]: a root shell in the VM, with tiny-docker as it is on
+# DAY (or the newest), the root file systems, and the tools of the by-hand parts. With
+# LAB it is the learner's own, of lab/.
 set -euo pipefail
 # shellcheck source=vm/payload.sh
 . "$(dirname "$(readlink -f "$0")")/payload.sh"
 
-new_payload
+[ -z "${1:-}" ] || require_day "$1" vm-shell
+[ -z "${2:-}" ] || [ -d "$repo/lab" ] || { echo "there is no lab/ yet; make it first: make start DAY=1" >&2; exit 1; }
+new_payload "${1:-$(newest_day)}" "$repo${2:+/lab}"
+install -m 755 "$repo/days/day9-net/broken.sh" "$stage/root/usr/local/bin/"
 pack_payload
 "$vm/shell.sh" "$stage/payload.tar"

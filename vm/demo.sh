@@ -4,25 +4,30 @@ set -euo pipefail
 # shellcheck source=vm/payload.sh
 . "$(dirname "$(readlink -f "$0")")/payload.sh"
 
-new_payload
+new_payload "$(newest_day)" "$repo"
 cat >"$stage/root/payload/run" <<'RUN'
 #!/bin/bash
+set -e
 # Each command as it would be typed, then what it says.
 type_it() {
     printf '\n\033[1m$ %s\033[0m\n' "$*"
     "$@"
 }
-type_it tiny-docker --explain run --rootfs rootfs/busybox --hostname demo /bin/true || exit
+type_it tiny-docker --explain run --rootfs rootfs/busybox --hostname demo /bin/true
 type_it tiny-docker run --rootfs rootfs/busybox --hostname demo /bin/sh -c '
 echo "I am PID $$ on $(hostname), and these are all the processes there are:"
 ps -o pid,user,comm
 echo "My root file system: $(echo /*)"
 echo "It says it is: $(. /etc/os-release; echo $PRETTY_NAME)"'
-type_it tiny-docker run -d --init --name web --rootfs rootfs/busybox /bin/sh -c '
+type_it tiny-docker run --rm --memory 128m --rootfs rootfs/debian python3 -c "a = 'x' * 200 * 1024 * 1024" || [ $? = 137 ]
+type_it tiny-docker run -d --name site --ip 10.10.0.80 --rootfs rootfs/busybox httpd -f -p 80 -h /etc
+type_it tiny-docker run --rm --rootfs rootfs/busybox wget -qO- http://10.10.0.80/os-release
+type_it tiny-docker run -d --init --memory 64m --pids-limit 32 --name web --rootfs rootfs/busybox /bin/sh -c '
 echo "I go on when you have left"; exec sleep 1000'
 type_it tiny-docker ps
+type_it tiny-docker stats --no-stream
 type_it tiny-docker logs -t web
-type_it tiny-docker stop web
+type_it tiny-docker stop -t 1 web site
 type_it tiny-docker ps -a
 RUN
 chmod 755 "$stage/root/payload/run"

@@ -5,15 +5,17 @@ vm=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 # shellcheck source=days/days.sh
 . "$vm/../days/days.sh"
 
-# Builds the newest day, and stages it as /usr/local/bin/tiny-docker in $stage/root.
-new_payload() {
+# Builds a crate with the features of a day, and stages what comes of it as
+# /usr/local/bin/tiny-docker in $stage/root.
+new_payload() { # DAY CRATE
+    local day=$1 crate=$2
     stage=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-payload.XXXXXX")
     trap 'rm -rf "$stage"' EXIT
     "$vm/setup.sh"
     "$vm/build-image.sh"
-    echo "vm: building tiny-docker (day $(newest_day))" >&2
-    (cd "$repo" && cargo build --quiet --release --features "day$(newest_day)" --target-dir "$repo/target")
-    install -D -m 755 "$repo"/target/*/release/tiny-docker "$stage/root/usr/local/bin/tiny-docker"
+    echo "vm: building tiny-docker (day $day)" >&2
+    (cd "$crate" && cargo build --quiet --release --features "day$day" --target-dir "$crate/target")
+    install -D -m 755 "$crate"/target/*/release/tiny-docker "$stage/root/usr/local/bin/tiny-docker"
     mkdir -p "$stage/root/payload"
     # The guest's folders get these modes, and mktemp's would shut out all but root.
     chmod 755 "$stage/root" "$stage/root/payload"

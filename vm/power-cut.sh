@@ -9,7 +9,7 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 cuts=3
 
-new_payload
+new_payload "$(newest_day)" "$repo"
 cat >"$stage/root/payload/run" <<'RUN'
 #!/bin/bash
 set -u

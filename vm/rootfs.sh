@@ -21,7 +21,9 @@ if ! is_static "$busybox"; then
         exit 1
     }
     (mkdir "$new/.package" && cd "$new/.package" && apt-get download -qq busybox-static && dpkg-deb -x ./*.deb .)
-    busybox=$(find "$new/.package" -type f -name busybox)
+    busybox=$new/.package/bin/busybox
+    # The package has it in /bin or, since /usr is merged, in /usr/bin.
+    [ -e "$busybox" ] || busybox=$new/.package/usr/bin/busybox
 fi
 is_static "$busybox" || { echo "vm/rootfs.sh: $busybox is not static, and would not start in an empty root" >&2; exit 1; }
 

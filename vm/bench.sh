@@ -1,0 +1,44 @@
+#!/bin/bash
+# vm/bench.sh: start to exit with everything on. In the VM, for there cgroups are
+# of version 2. The figures, a JSON object a line, are then in target/bench.jsonl,
+# and a chart in target/bench.svg: the book has a copy, book/src/pictures/bench.svg.
+set -euo pipefail
+# shellcheck source=vm/payload.sh
+. "$(dirname "$(readlink -f "$0")")/payload.sh"
+cd "$repo"
+
+new_payload "$(newest_day)" "$repo"
+echo "vm: building the bench" >&2
+cargo bench --color never --no-run --features "day$(newest_day)" --bench everything --target-dir target 2>"$stage/log" || {
+    cat "$stage/log" >&2
+    exit 1
+}
+install -m 755 "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$stage/log")" "$stage/root/payload/bench"
+cc -O2 -static -o "$stage/root/usr/local/bin/floor" benches/floor.c
+{
+    echo "export BENCH_JSON=/out/bench.jsonl BENCH_SVG=/out/bench.svg BENCH_ACCEL=$("$vm/accel.sh")"
+    for variable in BENCH_ALL_LIMIT BENCH_CRUN_LIMIT BENCH_ROUNDS; do
+        [ -z "${!variable:-}" ] || echo "export $variable=${!variable}"
+    done
+} >"$stage/root/payload/env"
+cat >"$stage/root/payload/run" <<'RUN'
+#!/bin/bash
+set -e
+# The floor's bridge, and where its cgroups go. tiny-docker makes its own.
+ip link add floor0 address 02:74:0a:0b:00:01 up type bridge
+ip address add 10.11.0.1/24 dev floor0
+mkdir /sys/fs/cgroup/tiny-docker-floor
+echo +memory >/sys/fs/cgroup/tiny-docker-floor/cgroup.subtree_control
+# What a container's own files are mounted on.
+touch /rootfs/busybox/etc/{hostname,hosts,resolv.conf}
+/payload/bench
+RUN
+chmod 755 "$stage/root/payload/run"
+pack_payload
+
+ended=0
+"$vm/run.sh" "$stage/payload.tar" "$stage/out" || ended=$?
+for figures in bench.jsonl bench.svg; do
+    [ ! -f "$stage/out/$figures" ] || cp "$stage/out/$figures" target/
+done
+exit $ended

@@ -1,0 +1,31 @@
+#!/bin/bash
+# vm/bundle-test.sh: makes a bundle, unpacks it elsewhere, and works with it where
+# there is no network at all: in a network namespace of its own.
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+work=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-bundle-test.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+"$here/bundle.sh" "$work/bundle.tar.gz"
+tar -C "$work" -xzf "$work/bundle.tar.gz"
+cat >"$work/try" <<'TRY'
+set -euo pipefail
+[ -z "$(ip route)" ] || { echo "bundle-test: there is a network here" >&2; exit 1; }
+cd "$1/tiny-docker-bundle/tiny-docker-rs"
+# As on a machine that has never fetched a crate.
+export CARGO_HOME=$1/cargo-home CARGO_TERM_COLOR=never
+make demo | tail -n 4
+make start DAY=1
+ended=0
+make check DAY=1 TASK=1 >"$1/said" 2>&1 || ended=$?
+[ $ended = 2 ] && grep -q 'still a todo!("day 1, task ' "$1/said" || { cat "$1/said"; exit 1; }
+cp src/cli.rs src/command.rs src/wait.rs lab/src/
+make check DAY=1
+make hint DAY=1 TASK=1
+make progress
+[ -s book/book/index.html ] && ! grep -rlE '(src|href)="https?://[^"]*\.(js|css|woff2?)"' book/book --include='*.html' | grep .
+TRY
+# A user namespace, where this is not root's shell: then even loopback is down.
+[ "$(id -u)" = 0 ] && apart=(unshare --net) || apart=(unshare --user --map-current-user --net)
+"${apart[@]}" bash "$work/try" "$work"
+echo "bundle-test: demo, start, check, hint and the book work without a network"
