@@ -1,22 +1,79 @@
 #!/bin/bash
-# days/check.sh DAY: the tests of DAY and of all days before it, on lab/, the
-# learner's crate, in the VM.
+# days/check.sh DAY [TASK]: the tests of DAY on lab/, the learner's crate, in the VM;
+# when all are green, those of the days before it too. With TASK, the tests of that
+# task alone.
 set -euo pipefail
+# shellcheck source=days/lab.sh
+. "$(dirname "$(readlink -f "$0")")/lab.sh"
 # shellcheck source=vm/jobs.sh
-. "$(dirname "$(readlink -f "$0")")/../vm/jobs.sh"
-day=${1:-}
-lab=$repo/lab
+. "$repo/vm/jobs.sh"
+day=${1:-} task=${2:-}
+
+# What hangs is ended: the longest test takes a minute where QEMU emulates.
+export TEST_TIMEOUT=${TEST_TIMEOUT:-150}
 
 require_day "$day" check
-if [ ! -d "$lab" ]; then
-    echo "days/check.sh: there is no lab/ yet; make it first: make start DAY=$day" >&2
-    exit 1
-fi
+require_lab "$day"
+[ -z "$task" ] || tasks_of "$day" | cut -f 1 | grep -qx -e "$task" ||
+    fail "there is no task $task; day $day has the tasks $(tasks_of "$day" | cut -f 1 | xargs)"
+
+set_editors_day "$day"
+mkdir -p "$memory"
+now=$(source_id)
+
+# Does what its arguments say, which runs jobs, and says in a person's words how they
+# end. How each test ended is remembered, for `make progress`.
+report_on() { # FUNCTION
+    local number ended=0
+    for number in $(seq "$day"); do tasks_of "$number" | sed "s/^/$number\t/"; done >"$memory/tasks"
+    "$@" | live_awk -v lab="$lab" -v tasks="$memory/tasks" -v results="$memory/new" \
+        -v color="$([ -t 1 ] && echo 1)" -f "$repo/days/report.awk" || ended=$?
+    while read -r number; do remember "$number"; done < <(cut -d' ' -f1 "$memory/new" | sort -u)
+    return $ended
+}
+
+# Each line is a test and how it ended last; the first, which source that was.
+remember() { # DAY
+    local known=$memory/day$1
+    touch "$known"
+    {
+        echo "$now"
+        awk -v day="$1" 'NR == FNR { if ($1 == day) ended[$2] = $3; next }
+            FNR > 1 && !($1 in ended) { print }
+            END { for (test in ended) print test, ended[test] }' "$memory/new" "$known"
+    } >"$known.new"
+    mv "$known.new" "$known"
+}
+
+# The loop of somebody who works on it: so the guest boots while cargo builds.
+this_day() {
+    boot_ahead "$stage/out" &&
+        add_job green "day$day" "$lab" "$day" "" "$(test_programs "$day" "$day")" "${task:+task${task}_}" &&
+        run_jobs "$stage/out"
+}
+
+days_before() {
+    local before
+    for before in $(seq $((day - 1))); do
+        add_job green "day$before" "$lab" "$day" "" "$(test_programs "$before" "$before")" || return
+    done
+    run_jobs "$stage/out"
+}
 
 new_jobs
-add_job green "day$day" "$lab" "$day" "" "$(test_programs 1 "$day" | xargs)"
-run_jobs "$stage/out" || {
-    echo "Not there yet. The tests are named by task: days/day$day-*/README.md says which task is which." >&2
-    exit 1
-}
+report_on this_day || exit 1
+if [ -n "$task" ]; then
+    echo "Task $task is there. All of the day: make check DAY=$day"
+    exit
+fi
+
+if [ "$day" -gt 1 ]; then
+    echo "Day $day is green. Do the days before it still hold?"
+    new_jobs
+    report_on days_before || fail "Day $day is green, but something it did breaks an earlier day."
+fi
+# So that the next day can be begun again: make reset.
+git -C "$lab" update-ref "refs/lab/day$day" "$(snapshot "Day $day is done")"
 echo "Day $day is done."
+[ "$day" = "$(newest_day)" ] ||
+    echo "Next, in the same lab/: $(chapter_of $((day + 1))), and $(folder_of $((day + 1)) | sed "s|^$repo/||")/README.md"

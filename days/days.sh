@@ -24,7 +24,16 @@ test_programs() { # FIRST LAST
     for ((day = $1; day <= $2; day++)); do basename "$repo"/tests/day"$day"_*.rs .rs; done
 }
 
+# awk, which says each line when it comes. Debian's, mawk, else waits for many.
+live_awk() {
+    if awk -W version 2>&1 </dev/null | grep -q ^mawk; then awk -W interactive "$@"; else awk "$@"; fi
+}
+
 # What of the repo makes a crate of its own.
 copy_crate() { # DIR
     cp -R "$repo"/{Cargo.toml,Cargo.lock,.cargo,clippy.toml,rustfmt.toml,src,tests,benches} "$1/"
+    # The crate's manifest names it, and cargo wants it there.
+    install -D "$repo/book/manual.rs" "$1/book/manual.rs"
+    # A script that the tests bring along.
+    install -D "$repo/days/day9-net/broken.sh" "$1/days/day9-net/broken.sh"
 }

@@ -1,0 +1,96 @@
+# Sourced by the scripts that work on lab/, the learner's crate.
+# shellcheck shell=bash
+
+# shellcheck source=days/days.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/days.sh"
+
+lab=$repo/lab
+# What we remember of the learner: hints that were shown, results. Not in his git.
+# shellcheck disable=SC2034  # for those who source this
+memory=$lab/.lab
+
+fail() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+require_lab() { # DAY
+    [ -d "$lab/.git" ] || fail "there is no lab/ yet; make it first: make start DAY=$1"
+}
+
+# days/dayN-name, and the chapter's page.
+folder_of() { echo "$repo"/days/day"$1"-*; }
+chapter_of() { echo "book/src/$(basename "$(folder_of "$1")").md"; }
+
+# A day's tasks as its exercise has them: NUMBER, title, the chapter's sections,
+# with tabs between.
+tasks_of() { # DAY
+    awk -F ': ' -v OFS='\t' '
+        /^## Task [0-9]+: / { number = $1; sub(/.* /, "", number); title = substr($0, length($1) + 3) }
+        /^Chapter: / && number { print number, title, substr($0, 10); number = "" }
+    ' "$(folder_of "$1")/README.md"
+}
+
+# What the exercise says to put in the place of a todo!() until its task has come:
+# FUNCTION and code, with a tab between. From the table "| body | for now |".
+for_now() { # DAY
+    awk -F '(^| )[|]( |$)' -v OFS='\t' '
+        /^[|] body [|] for now [|]$/ { inside = 1; next }
+        !/^[|]/ { inside = 0 }
+        inside && /`/ {
+            code = $3; sub(/^`/, "", code); sub(/`.*/, "", code); gsub(/\\[|]/, "|", code)
+            count = split($2, names, /, */)
+            for (i = 1; i <= count; i++) { gsub(/`/, "", names[i]); print names[i], code }
+        }
+    ' "$(folder_of "$1")/README.md"
+}
+
+# The tests that the exercise says a task turns green: those that its line "Green: "
+# names, up to a bracket. `taskK_…` means those of the task which no other line names.
+green_after() { # DAY TASK
+    awk -v task="$2" '
+        FNR == NR { if (match($0, /^fn task[a-z0-9_]+/)) test[++tests] = substr($0, 4, RLENGTH - 3); next }
+        /^## / { current = $0; sub(/^## Task /, "", current); current += 0 }
+        /^Green: / && current {
+            sub(/\(.*/, "")
+            while (match($0, /`task[a-z0-9_]+(…)?`/)) {
+                word = substr($0, RSTART + 1, RLENGTH - 2)
+                $0 = substr($0, RSTART + RLENGTH)
+                if (sub(/…$/, "", word)) prefix[current] = prefix[current] " " word
+                else named[word] = current
+            }
+        }
+        END {
+            for (i = 1; i <= tests; i++) {
+                if (test[i] in named) { if (named[test[i]] == task) print test[i]; continue }
+                count = split(prefix[task], words, " ")
+                for (j = 1; j <= count; j++) if (index(test[i], words[j]) == 1) { print test[i]; break }
+            }
+        }' "$repo"/tests/day"$1"_*.rs "$(folder_of "$1")/README.md"
+}
+
+# The learner's files as they are at this moment, as git's tree; its hash. Branch,
+# index and files stay as they are.
+tree_of_now() {
+    local index
+    index=$(mktemp)
+    cp "$lab/.git/index" "$index"
+    GIT_INDEX_FILE=$index git -C "$lab" add --all
+    GIT_INDEX_FILE=$index git -C "$lab" write-tree
+    rm "$index"
+}
+
+# The same as a commit, on no branch; its hash.
+snapshot() { # MESSAGE
+    git -C "$lab" -c user.name=lab -c user.email=lab@localhost commit-tree "$(tree_of_now)" -p HEAD -m "$1"
+}
+
+# Which src/ this is: another hash as soon as one character changes.
+source_id() { git -C "$lab" rev-parse "$(tree_of_now):src"; }
+
+# Editors that use rust-analyzer see the code of this day, and not of day 1 alone.
+set_editors_day() { # DAY
+    mkdir -p "$lab/.vscode"
+    echo "{ \"rust-analyzer.cargo.features\": [\"day$1\"] }" >"$lab/.vscode/settings.json"
+    printf '[cargo]\nfeatures = ["day%s"]\n' "$1" >"$lab/rust-analyzer.toml"
+}

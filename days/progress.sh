@@ -1,0 +1,26 @@
+#!/bin/bash
+# days/progress.sh: every day at a glance: what is still to be written, and how the
+# last check ended.
+set -euo pipefail
+# shellcheck source=days/lab.sh
+. "$(dirname "$(readlink -f "$0")")/lab.sh"
+require_lab 1
+
+now=$(source_id)
+printf '%-26s %-9s %s\n' day 'todo!()s' 'last check'
+for day in $(all_days); do
+    name=$(basename "$(folder_of "$day")")
+    todos=$({ grep -ho "todo!(\"day $day, " "$lab"/src/*.rs || true; } | wc -l)
+    results=$memory/day$day
+    if [ -f "$results" ]; then
+        # Each line is a test, and how it ended; the first one which source it was.
+        green=$(grep -c ' ok$' "$results" || true)
+        all=$(grep -hc '^fn task' "$lab"/tests/day"$day"_*.rs)
+        [ "$green" = "$all" ] && [ "$todos" = 0 ] && mark='✓' || mark=' '
+        check="$green of $all tests green, $(date -r "$results" '+%a %H:%M')"
+        [ "$(head -n 1 "$results")" = "$now" ] || check+="; lab/src has changed since"
+    else
+        mark=' ' check="not yet"
+    fi
+    printf '%s %-24s %-9s %s\n' "$mark" "${name/-/  }" "$todos" "$check"
+done

@@ -1,0 +1,102 @@
+# What the guest prints, as a learner wants to read it: each test as the sentence of
+# the specification that it is, under its task; of what fails, what was expected, and
+# where to read on. Exits with 1 if anything failed.
+#
+# tasks: a file of DAY, TASK, title and the chapter's sections, with tabs between.
+
+BEGIN {
+    FS = "\t"
+    while ((getline <tasks) > 0) { title[$1, $2] = $3; sections[$1, $2] = $4 }
+    FS = " "
+    printf "" >results
+    if (color) { green = "\033[32m"; red = "\033[31m"; bold = "\033[1m"; plain = "\033[0m" }
+}
+
+{ sub(/\r$/, "") }
+
+# day7                         task4_who_was_killed_is_told_apart ... ok (4 s)
+/^day[0-9]+ +task[0-9]+_.* \.\.\. / {
+    end_of_failure()
+    day = substr($1, 4)
+    name = $2
+    task = name; sub(/^task/, "", task); sub(/_.*/, "", task)
+    sentence = name; sub(/^task[0-9]+_/, "", sentence); gsub(/_/, " ", sentence)
+    if (day SUBSEP task != shown) {
+        printf "\n%sDay %d, task %d: %s%s\n", bold, day, task, title[day, task], plain
+        shown = day SUBSEP task
+    }
+    tests++
+    took = match($0, /\([0-9]+ s\)$/) ? " " substr($0, RSTART) : ""
+    if ($4 == "ok") {
+        printf "  %s✓%s %s%s\n", green, plain, sentence, took
+        print day, name, "ok" >results
+    } else {
+        failing = 1; failed++; count = 0; todo = ""
+        timed_out = /still running/
+        print day, name, "FAILED" >results
+    }
+    fflush()
+    next
+}
+
+# What the failed test said, indented by four.
+failing && /^    / { said[++count] = substr($0, 5); next }
+failing { end_of_failure() }
+
+# Of a build that fails, or of a guest that does: as it is.
+!/^FAILED/ && !/^[0-9]+ as expected/ && !/^day[0-9]+ / && NF { print }
+
+END {
+    end_of_failure()
+    if (tests == 0) exit 1
+    printf "\n%d of %d tests are green; %d fail, %d wait for a todo!().\n", tests - failed, tests, failed - todos, todos
+    exit failed > 0
+}
+
+function end_of_failure(    i, inside, lines, line) {
+    if (!failing) return
+    failing = 0
+    for (i = 1; i <= count; i++)
+        if (match(said[i], /not yet implemented: day [0-9]+, task [0-9]+: [a-z_]+/)) {
+            todo = substr(said[i], RSTART + length("not yet implemented: "), RLENGTH - length("not yet implemented: "))
+            break
+        }
+    if (todo != "") {
+        printf "  ○ %s\n      still a todo!(\"%s\"): %s\n", sentence, todo, place_of(todo)
+        delete said
+        todos++
+        return
+    }
+    printf "  %s✗ %s%s%s\n", red, sentence, plain, took
+    if (timed_out) {
+        print "      it hangs: the test was still running, and was ended"
+    } else {
+        # The panic's message is what was expected and what came.
+        for (i = 1; i <= count && lines < 24; i++) {
+            line = said[i]
+            if (line ~ / panicked at /) {
+                where = line; sub(/.* panicked at /, "", where); sub(/:[0-9]+:?$/, "", where)
+                inside = 1
+                continue
+            }
+            if (line ~ /^note: run with/ || line ~ /^test result/ || line ~ /^failures:/) { inside = 0; continue }
+            # assert_cmd's words for an exit code.
+            sub(/Unexpected return code, failed var == /, "expected the exit code ", line)
+            sub(/└── var: /, "and it was ", line)
+            if (inside || line ~ /^left behind/) { print "      " line; lines++; inside = 1 }
+        }
+        if (where != "") printf "      (%s%s%s)\n", bold, where, plain
+    }
+    if ((day, task) in title)
+        printf "      Read: day %d, %s. Stuck? make hint DAY=%d TASK=%d\n", day, sections[day, task], day, task
+    delete said
+    fflush()
+}
+
+# FILE:LINE of a todo! in the learner's crate.
+function place_of(todo,    command, found) {
+    command = "cd '" lab "' && grep -n 'todo!(\"" todo "\")' src/*.rs | cut -d: -f1,2 | head -n 1"
+    command | getline found
+    close(command)
+    return found
+}
