@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 found=0
+# Whatever may have a link in it.
+pages=(README.md CONTRIBUTING.md book/src/*.md days/*/README.md vm/README.md)
 finding() {
     echo "$1" >&2
     found=1
@@ -40,7 +42,38 @@ while IFS=: read -r file line target; do
         book/src/*:../*) finding "$file:$line: a link out of the book: $target" ;;
     esac
     [ -e "$(dirname "$file")/$target" ] || finding "$file:$line: a link to $target, which is not there"
-done < <(grep -noE '\]\([^)# ]+[^)]*\)' README.md book/src/*.md days/*/README.md vm/README.md | sed -E 's/\]\(([^)#]*)(#[^)]*)?\)/\1/')
+done < <(grep -noE '\]\([^)# ]+[^)]*\)' "${pages[@]}" | sed -E 's/\]\(([^)#]*)(#[^)]*)?\)/\1/')
+
+# [text](page.md#section): a heading of that page, as mdbook names it.
+# shellcheck disable=SC2046  # a page that is included: none, or one
+sections_of() { cat "$1" $(sed -n "s|^{{#include \(.*\.md\)}}|$(dirname "$1")/\1|p" "$1") | sed -n 's/^##* //p' | tr '[:upper:]' '[:lower:]' | sed 's/[^a-z0-9_ -]//g; s/ /-/g'; }
+while IFS=: read -r file line target; do
+    page=$(dirname "$file")/${target%%#*}
+    [ -n "${target%%#*}" ] || page=$file
+    case $target in http*) continue ;; esac
+    sections_of "$page" 2>/dev/null | grep -qxF -e "${target#*#}" || finding "$file:$line: there is no section #${target#*#} in $page"
+done < <(grep -noE '\]\([^) ]*#[^)]+\)' "${pages[@]}" | sed -E 's/\]\(([^)]*)\)/\1/')
+
+# Chapter: *a section*, *another* - of a task, and of the day's own chapter.
+while IFS=: read -r file line _ sections; do
+    chapter=book/src/$(basename "$(dirname "$file")").md
+    while read -r section; do
+        grep -qxF "### $section" "$chapter" || finding "$file:$line: $chapter has no section \"$section\""
+    done < <(sed 's/^ *\*//; s/\*$//; s/\*, \*/\n/g' <<<"$sections")
+done < <(grep -n '^Chapter: ' days/*/README.md)
+# Each task has such a line; what a learner is told to read comes from there.
+for exercise in days/*/README.md; do
+    tasks=$(grep -c '^## Task ' "$exercise")
+    [ "$(grep -c '^Chapter: ' "$exercise")" = "$tasks" ] || finding "$exercise:1: not each of its $tasks tasks has a line 'Chapter: *section*'"
+done
+
+# The pictures that scripts draw.
+drawn() { # SCRIPT INPUT PICTURE
+    LC_ALL=C awk -f "$1" "$2" | cmp -s - "$3" ||
+        finding "$3:1: not what $2 says now; draw it anew: head of $1"
+}
+drawn book/screen.awk tests/transcripts/day9-readme.console book/src/pictures/screen.svg
+drawn book/one-run.awk tests/snapshots/golden__explain_day9.snap book/src/pictures/one-run.svg
 
 for transcript in tests/transcripts/*; do
     grep -qF "${transcript}}}" book/src/*.md || finding "$transcript:1: no chapter shows this transcript"
