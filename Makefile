@@ -1,6 +1,12 @@
 # tiny-docker-rs: what a person types. `make` alone shows this list.
 .DEFAULT_GOAL := help
-.PHONY: help demo vm-test vm-shell test rootfs start check prove book book-serve bench lint
+.PHONY: help demo vm-test vm-shell test rootfs start check hint solution reset progress prove book book-serve install bundle bench lint
+
+# Where `make install` puts things. Only the copying is done as root, and only where
+# the place is root's.
+PREFIX ?= /usr/local
+TO = $(DESTDIR)$(PREFIX)
+SUDO = $(shell mkdir -p $(TO) 2>/dev/null && [ -w $(TO) ] || echo sudo)
 
 help: ## This list
 	@echo "tiny-docker-rs: build a small Docker in Rust, one Linux mechanism a day"
@@ -13,23 +19,36 @@ demo: ## Set up everything, and run a container with all of it, in the VM
 vm-test: ## Set up everything, and run every test of every day, in the VM (UPDATE=1 rewrites the golden files)
 	@TINY_DOCKER_UPDATE=$(UPDATE) vm/test.sh
 
-vm-shell: ## The classroom: a root shell in the VM
-	@vm/classroom.sh
+vm-shell: ## The classroom: a root shell in the VM (DAY=2: with that day's runtime; LAB=1: with yours)
+	@vm/classroom.sh "$(DAY)" "$(LAB)"
 
 test: ## The tests that need no root, on this machine
 	@vm/setup.sh
-	cargo test --features day6
+	cargo test --features day9
 
 rootfs: ## Make rootfs/busybox, a root file system for containers on this machine
 	@vm/rootfs.sh && echo "rootfs/busybox is there"
 
-start: ## Start the exercise of a day: make start DAY=1
-	@days/start.sh "$(DAY)" && echo "lab/ is yours. The exercise: days/day$(DAY)-*/README.md. Then: make check DAY=$(DAY)"
+start: ## Start the exercises at a day: make start DAY=1
+	@days/start.sh "$(DAY)"
 
-check: ## Check it: that day's tests, and those before, on lab/
-	@days/check.sh "$(DAY)"
+check: ## Check a day: its tests on lab/, then those before it (TASK=2: that task's alone)
+	@days/check.sh "$(DAY)" "$(TASK)"
+
+hint: ## One hint more: make hint DAY=1 TASK=2
+	@days/hint.sh "$(DAY)" "$(TASK)"
+
+solution: ## Show the answer of a day, as a difference
+	@days/solution.sh "$(DAY)"
+
+reset: ## Begin a day again; what is there now is kept in a branch
+	@YES=$(YES) days/reset.sh "$(DAY)"
+
+progress: ## Every day of yours at a glance
+	@days/progress.sh
 
 prove: ## Prove the exercises: starters are red for their reason, wrong solutions are caught
+	@days/lab-test.sh
 	@days/prove.sh
 
 book: ## Build the book: book/book/index.html
@@ -38,9 +57,25 @@ book: ## Build the book: book/book/index.html
 book-serve: ## Read the book while writing it
 	@book/build.sh serve
 
-bench: ## Start-to-exit against the kernel's floor and crun; ps, run -d, logs (as root)
-	@vm/setup.sh && vm/rootfs.sh && cargo bench --quiet --features day3 --bench start_to_exit
-	@cargo bench --quiet --features day6 --bench lifecycle
+install: ## Install tiny-docker, its man pages and completions (PREFIX=/usr/local)
+	cargo build --quiet --release --features day9 --target-dir target
+	cargo run --quiet --features day9 --example manual -- target/manual
+	$(SUDO) install -D -m 755 -t $(TO)/bin target/*/release/tiny-docker
+	$(SUDO) install -D -m 644 -t $(TO)/share/man/man1 target/manual/*.1
+	$(SUDO) install -D -m 644 target/manual/tiny-docker.bash $(TO)/share/bash-completion/completions/tiny-docker
+	$(SUDO) install -D -m 644 -t $(TO)/share/zsh/site-functions target/manual/_tiny-docker
+	$(SUDO) install -D -m 644 -t $(TO)/share/fish/vendor_completions.d target/manual/tiny-docker.fish
+
+bundle: ## One file with all that a room without a network needs
+	@vm/bundle.sh
+
+bench: ## Start to exit against the kernel's floor, crun and runc; ps, run -d, logs (as root)
+	@if [ "$$(id -u)" = 0 ]; then \
+		vm/setup.sh && vm/rootfs.sh && \
+		cargo bench --quiet --features day3 --bench start_to_exit && \
+		cargo bench --quiet --features day6 --bench lifecycle; \
+	else echo "bench: not root, so on this machine nothing is measured"; fi
+	@vm/bench.sh
 
 lint: ## Formatting, clippy on every day, shellcheck, the book's links
 	@.ci/lint
