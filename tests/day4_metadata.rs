@@ -152,6 +152,20 @@ fn task1_a_run_that_does_not_begin_leaves_no_record() {
 #[ignore = "privileged: make vm-test"]
 fn task1_a_record_is_never_half_written() {
     let world = World::new();
+    // Somebody who has opened the record when the next one is written reads the old
+    // one to its end: another file has taken the name.
+    let mut running = start(&world, &[], "echo ready; exec sleep 1000");
+    let mut opened = fs::File::open(the_record(&world).0.join("config.json")).unwrap();
+    running.signal_command(Signal::SIGKILL);
+    assert_eq!(running.ended(), 137);
+    let mut text = String::new();
+    opened.read_to_string(&mut text).unwrap();
+    let whole: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("half a record was read: {error}: {text:?}"));
+    assert_eq!(whole["status"], "running", "the record changed under somebody who was reading it");
+    world.remove_all();
+
+    // And at no moment is there anything but a whole one.
     // Long, so that writing it takes a while.
     let script = format!("true {}", "x".repeat(100_000));
     let mut read = 0;
