@@ -20,7 +20,7 @@ BEGIN {
     day = substr($1, 4)
     name = $2
     task = name; sub(/^task/, "", task); sub(/_.*/, "", task)
-    sentence = name; sub(/^task[0-9]+_/, "", sentence); gsub(/_/, " ", sentence)
+    sentence = name; sub(/^task[0-9]+_(long_)?/, "", sentence); gsub(/_/, " ", sentence)
     if (day SUBSEP task != shown) {
         printf "\n%sDay %d, task %d: %s%s\n", bold, day, task, title[day, task], plain
         shown = day SUBSEP task

@@ -137,7 +137,7 @@ fn task2_the_first_executable_file_in_the_path_is_run() {
 
 #[test]
 #[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
-fn task3_every_exit_code_is_passed_on() {
+fn task3_long_every_exit_code_is_passed_on() {
     let world = &World::new();
     // Every one of them, on the day that is about it.
     let step = if cfg!(feature = "day2-namespaces") { 15 } else { 1 };

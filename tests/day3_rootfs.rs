@@ -480,7 +480,7 @@ fn task7_a_runtime_killed_at_any_moment_leaves_nothing() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task7_500_runs_in_a_row() {
+fn task7_long_500_runs_in_a_row() {
     let world = World::new();
     // Later days run this with what they add, and fewer times.
     let runs = if cfg!(feature = "day4-metadata") { 100 } else { 500 };

@@ -482,7 +482,7 @@ fn task4_rm_removes_what_cannot_be_read_only_by_force() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task4_killed_at_every_moment_a_run_leaves_nothing_untrue() {
+fn task4_long_killed_at_every_moment_a_run_leaves_nothing_untrue() {
     let world = World::new();
     let rootfs = busybox();
     let moments = world.die_at_every_moment(&[

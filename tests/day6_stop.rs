@@ -339,7 +339,7 @@ fn task5_after_the_machine_was_killed_nothing_runs() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task5_killed_at_every_moment_nothing_untrue_is_left() {
+fn task5_long_killed_at_every_moment_nothing_untrue_is_left() {
     let world = World::new();
     let rootfs = busybox();
     let moments = world.die_at_every_moment(&[
@@ -386,7 +386,7 @@ fn task5_the_articles_session() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task5_300_containers_at_once() {
+fn task5_long_300_containers_at_once() {
     let world = World::new();
     let ids = Mutex::new(Vec::new());
     let next = Mutex::new(0..300);

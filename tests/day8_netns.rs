@@ -137,7 +137,7 @@ fn task2_and_to_nobody_else() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_killed_at_every_moment_no_namespace_is_left() {
+fn task2_long_killed_at_every_moment_no_namespace_is_left() {
     let world = World::new();
     let rootfs = busybox();
     let namespaces = || {

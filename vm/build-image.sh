@@ -115,9 +115,12 @@ chown -R 0:0 root/rootfs/busybox
 chown 1000:1000 root/rootfs/busybox/home/app
 ln -s /rootfs root/root/rootfs
 
-mkdir -p initrd/{bin,dev,proc,new,modules}
+mkdir -p initrd/{bin,dev,proc,new}
 cp root/usr/bin/busybox initrd/bin/
-for file in $(closure virtio_pci virtio_blk); do cp "all-modules/$file" initrd/modules/; done
+for file in $(closure virtio_pci virtio_blk); do
+    install -D -m 644 "all-modules/$file" "initrd/lib/modules/$version/$file"
+done
+depmod -b initrd "$version"
 install -m 755 "$here/initrd-init" initrd/init
 (cd initrd && find . | cpio -o -H newc --quiet | zstd -q -10 >"$new/initrd.img")
 mke2fs -q -t ext4 -d root -L root -m 0 -O ^has_journal -E lazy_itable_init=1,nodiscard "$new/root.ext4" 4G >/dev/null
