@@ -3,16 +3,16 @@
 //! and an ordinary process. (pid_namespaces(7))
 
 use anyhow::Context;
-use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, wait};
 
 use crate::error::{RUNTIME_ERROR, Result};
 use crate::explain::step;
 use crate::kernel::{self, Clone};
 use crate::stop::pass_on;
-use crate::wait::{Signals, exit_code_of};
+use crate::wait::Signals;
 
 const DAY: u8 = 6;
 
@@ -44,11 +44,16 @@ fn reap_until(command: Pid) -> Result<u8> {
         // Before the first wait as well: who ended already will not be told again.
         // And several that end at once make one SIGCHLD: until nobody is left.
         loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
-                Ok(status) if status.pid() == Some(command) => return exit_code_of(status),
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error).context("waitpid"),
+            // (nix's waitpid would fail for an orphan that a real-time signal killed.)
+            match wait(WaitOptions::NOHANG) {
+                Ok(None) | Err(Errno::CHILD) => break,
+                Ok(Some((pid, status))) if pid.as_raw_pid() == command.as_raw() => {
+                    let killed = || status.terminating_signal().map(|signal| 128 + signal);
+                    let code = status.exit_status().or_else(killed);
+                    return Ok(code.context("the command neither exited nor was killed")? as u8);
+                }
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("wait"),
             }
         }
         let arrived = signals.wait()?;

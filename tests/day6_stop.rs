@@ -268,6 +268,9 @@ fn task4_with_init_every_exit_code_is_the_commands() {
     }
     run("kill -9 $$").code(137);
     run("kill -TERM $$").code(143);
+    // Real-time signals have numbers from 34 on.
+    run("kill -36 $$").code(128 + 36);
+    run("sh -c 'sh -c \"kill -36 \\$\\$\" &'; sleep 0.3; exit 3").code(3);
     let rootfs = busybox();
     let run = |words: &[&str]| {
         tiny_docker(&world, &[&["run", "--init", "--rootfs", rootfs.to_str().unwrap()], words].concat())
