@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use assert_cmd::Command;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -47,6 +47,9 @@ impl World {
         // SAFETY: the other threads of this process are tests that wait for their
         // turn, and the environment is not what they wait for.
         unsafe { std::env::set_var("TINY_DOCKER_ROOT", dir.path().join("state")) };
+        // Under nohup every command would inherit that SIGHUP does nothing.
+        // SAFETY: the default action is no code of ours.
+        unsafe { nix::sys::signal::signal(Signal::SIGHUP, SigHandler::SigDfl) }.unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         World { before: Traces::now(dir.path()), dir, _turn: turn }
     }
