@@ -27,7 +27,7 @@ report_on() { # FUNCTION
     local number ended=0
     for number in $(seq "$day"); do tasks_of "$number" | sed "s/^/$number\t/"; done >"$memory/tasks"
     "$@" | live_awk -v lab="$lab" -v tasks="$memory/tasks" -v results="$memory/new" \
-        -v color="$([ -t 1 ] && echo 1)" -f "$repo/days/report.awk" || ended=$?
+        -v color="$([ -t 1 ] && echo 1)" -v brief="${brief:-}" -f "$repo/days/report.awk" || ended=$?
     while read -r number; do remember "$number"; done < <(cut -d' ' -f1 "$memory/new" | sort -u)
     return $ended
 }
@@ -74,6 +74,7 @@ fi
 if [ "$day" -gt 1 ]; then
     echo "Day $day is green. Do the days before it still hold?"
     new_jobs
+    brief=1
     report_on days_before || fail "Day $day is green, but something it did breaks an earlier day."
 fi
 # So that the next day can be begun again: make reset.

@@ -59,18 +59,18 @@ says 0 make hint DAY=1 TASK=2 -- "1 of " "2 of "
 says 0 make solution DAY=1 -- "+++ solution/src/command.rs" '-    todo!("day 1, task '
 says 0 make progress -- "not yet"
 
-says 2 make check DAY=1 -- "Day 1, task 1: dispatch" 'still a todo!("day 1, task 1: ' "src/cli.rs:" "wait for a todo!()"
-says 0 make progress -- "0 of "
+says 2 make check DAY=1 -- "Day 1, task 1: dispatch" 'still a todo!("day 1, task 1: ' "lab/src/cli.rs:" "wait for a todo!()"
+says 0 make progress -- "0 of 15 tests green, 15 red"
 
 # A mistake, instead of a stub: what was expected, and where to read.
 write_days_up_to 1
 sed -i 's/container::run(container, &mut self.mechanisms())/&.map(|_| 0)/' lab/src/cli.rs
 says 2 make check DAY=1 TASK=1 -- "✗ run passes the commands output and exit code on" \
-    "expected the exit code 7" "(tests/day1_cli.rs:" \
+    "expected the exit code 7" "(lab/tests/day1_cli.rs:" \
     "Read: day 1, *A process is made by copying*" "make hint DAY=1 TASK=1"
 write_days_up_to 1
 says 0 make check DAY=1 TASK=1 -- "Task 1 is there"
-says 0 make progress -- "  day1  cli                0         6 of 15"
+says 0 make progress -- "  day1  cli                0         6 of 15 tests green, 9 red"
 says 0 make check DAY=1 -- "✓ " "Day 1 is done." "days/day2-namespaces/README.md"
 says 0 make progress -- "✓ day1  cli" "day2"
 

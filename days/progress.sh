@@ -17,7 +17,11 @@ for day in $(all_days); do
         green=$(grep -c ' ok$' "$results" || true)
         all=$(grep -hc '^fn task' "$lab"/tests/day"$day"_*.rs)
         [ "$green" = "$all" ] && [ "$todos" = 0 ] && mark='✓' || mark=' '
-        check="$green of $all tests green, $(date -r "$results" '+%a %H:%M')"
+        failed=$(grep -c ' FAILED$' "$results" || true)
+        check="$green of $all tests green"
+        [ "$failed" = 0 ] || check+=", $failed red"
+        [ $((green + failed)) = "$all" ] || check+=", $((all - green - failed)) not run"
+        check+=", $(date -r "$results" '+%a %H:%M')"
         [ "$(head -n 1 "$results")" = "$now" ] || check+="; lab/src has changed since"
     else
         mark=' ' check="not yet"

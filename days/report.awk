@@ -3,6 +3,7 @@
 # where to read on. Exits with 1 if anything failed.
 #
 # tasks: a file of DAY, TASK, title and the chapter's sections, with tabs between.
+# brief: two days at a time, so each line says whose it is.
 
 BEGIN {
     FS = "\t"
@@ -21,7 +22,9 @@ BEGIN {
     name = $2
     task = name; sub(/^task/, "", task); sub(/_.*/, "", task)
     sentence = name; sub(/^task[0-9]+_(long_)?/, "", sentence); gsub(/_/, " ", sentence)
-    if (day SUBSEP task != shown) {
+    if (brief) {
+        sentence = "day " day ", task " task ": " sentence
+    } else if (day SUBSEP task != shown) {
         printf "\n%sDay %d, task %d: %s%s\n", bold, day, task, title[day, task], plain
         shown = day SUBSEP task
     }
@@ -72,19 +75,22 @@ function end_of_failure(    i, inside, lines, line) {
         print "      it hangs: the test was still running, and was ended"
     } else {
         # The panic's message is what was expected and what came.
-        for (i = 1; i <= count && lines < 24; i++) {
+        expected = was = part = ""
+        for (i = 1; i <= count && lines < 40; i++) {
             line = said[i]
+            gsub(/\033\[[0-9;]*m/, "", line)
             if (line ~ / panicked at /) {
-                where = line; sub(/.* panicked at /, "", where); sub(/:[0-9]+:?$/, "", where)
+                where = line; sub(/.* panicked at /, "lab/", where); sub(/:[0-9]+:?$/, "", where)
                 inside = 1
                 continue
             }
             if (line ~ /^note: run with/ || line ~ /^test result/ || line ~ /^failures:/) { inside = 0; continue }
-            # assert_cmd's words for an exit code.
-            sub(/Unexpected return code, failed var == /, "expected the exit code ", line)
-            sub(/└── var: /, "and it was ", line)
+            line = in_plain_words(line)
+            if (line == "-") continue
             if (inside || line ~ /^left behind/) { print "      " line; lines++; inside = 1 }
         }
+        if (expected != "" && expected == was)
+            print "      (They differ only in the end of a line, or in colours.)"
         if (where != "") printf "      (%s%s%s)\n", bold, where, plain
     }
     if ((day, task) in title)
@@ -93,10 +99,42 @@ function end_of_failure(    i, inside, lines, line) {
     fflush()
 }
 
+# The words of assert_cmd and predicates, as a person says them. "-": nothing new.
+function in_plain_words(line) {
+    if (sub(/^Unexpected return code, failed var == /, "expected the exit code ", line)) return line
+    if (sub(/^Unexpected failure\.$/, "it failed, and must not", line)) return line
+    if (sub(/^Unexpected success$/, "it succeeded, and must not", line)) return line
+    if (sub(/^Unexpected stdout, failed /, "stdout is not as it must be: ", line) ||
+        sub(/^Unexpected stderr, failed /, "stderr is not as it must be: ", line)) {
+        sub(/: diff original var$/, "", line)
+        gsub(/var\./, "", line)
+        return line
+    }
+    if (sub(/^(├──|└──) original: /, "", line)) { part = "expected"; expected = line; return "expected:  " line }
+    if (line ~ /^(├──|└──) diff: /) { part = "diff"; return "-" }
+    if (sub(/^(├──|└──) var( as str)?: /, "", line)) {
+        # Once as a value, once as text.
+        if (part == "was") { part = "diff"; return "-" }
+        part = "was"
+        was = line
+        return "and it was: " line
+    }
+    if (sub(/^(├──|└──) var\./, "", line)) { part = "diff"; return "not so:    " line }
+    if (part != "" && (line ~ /^│/ || line ~ /^    /)) {
+        if (part == "diff") return "-"
+        sub(/^(│  |   )/, "", line)
+        if (part == "expected") expected = expected "\n" line
+        else was = was "\n" line
+        return "          " line
+    }
+    part = ""
+    return line
+}
+
 # FILE:LINE of a todo! in the learner's crate.
 function place_of(todo,    command, found) {
     command = "cd '" lab "' && grep -n 'todo!(\"" todo "\")' src/*.rs | cut -d: -f1,2 | head -n 1"
     command | getline found
     close(command)
-    return found
+    return "lab/" found
 }

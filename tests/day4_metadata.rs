@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use assert_cmd::assert::Assert;
 use common::{Running, World, busybox};
@@ -416,9 +417,39 @@ fn task3_a_program_chooses_its_name_and_deceives_nobody() {
     let record = world.inspect("aaaa");
     liar.kill().unwrap();
     liar.wait().unwrap();
-    assert!(ps.contains("Up "), "{ps}");
+    assert!(
+        ps.contains("Up "),
+        "expected: Up, for its process is there, by the name (x) Z 1 (y); but ps says\n{ps}"
+    );
     assert_eq!(record["status"], "running");
     assert_eq!(world.inspect("aaaa")["status"], "exited");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_an_owners_last_word_stands() {
+    let world = World::new();
+    let mut ended = Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let running = json!({"status": "running", "pid": ended.id(), "start_time": 1, "boot_id": boot_id(),
+        "exit_code": null, "finished_at": null});
+    let dir = plant(&world, "aaaa00000000", running);
+    // This test is the owner, which has seen the command end.
+    let owner = fs::File::create(dir.join("lock")).unwrap();
+    owner.lock().unwrap();
+    // ps has read the record; and it takes long until it asks for the lock.
+    let mut slow = Command::new("strace");
+    slow.args(["-qq", "-o", "/dev/null", "-e", "inject=flock:delay_enter=3000000"]);
+    let mut ps = slow.arg(common::binary()).args(["ps", "-a"]).stdout(Stdio::null()).spawn().unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    plant(&world, "aaaa00000000", json!({"exit_code": 7}));
+    drop(owner);
+    assert!(ps.wait().unwrap().success());
+    assert_eq!(
+        world.inspect("aaaa")["exit_code"],
+        7,
+        "the owner wrote the exit code 7 before it let go of the lock; ps must not overwrite that"
+    );
 }
 
 #[test]

@@ -32,7 +32,7 @@ mkdir -p "$new"
 step() { printf 'vm: %3d s  %s\n' "$SECONDS" "$1" >&2; }
 
 extract() { # PACKAGES TAR
-    mmdebstrap --quiet --variant=extract --mode=chrootless --include="$1" "$suite" "$2" 2>"$2.log" || {
+    mmdebstrap --quiet --aptopt='APT::Sandbox::User "root"' --variant=extract --mode=chrootless --include="$1" "$suite" "$2" 2>"$2.log" || {
         cat "$2.log" >&2
         echo "vm: Debian's packages cannot be fetched; is there a network, or a mirror in /etc/apt?" >&2
         exit 1
@@ -120,6 +120,7 @@ cp root/usr/bin/busybox initrd/bin/
 for file in $(closure virtio_pci virtio_blk); do
     install -D -m 644 "all-modules/$file" "initrd/lib/modules/$version/$file"
 done
+cp all-modules/modules.{builtin,builtin.modinfo,order} "initrd/lib/modules/$version/"
 depmod -b initrd "$version"
 install -m 755 "$here/initrd-init" initrd/init
 (cd initrd && find . | cpio -o -H newc --quiet | zstd -q -10 >"$new/initrd.img")

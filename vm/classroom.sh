@@ -6,6 +6,7 @@ set -euo pipefail
 # shellcheck source=vm/payload.sh
 . "$(dirname "$(readlink -f "$0")")/payload.sh"
 
+[ -t 0 ] || { echo "vm: a shell needs a terminal, and stdin is none" >&2; exit 125; }
 [ -z "${1:-}" ] || require_day "$1" vm-shell
 [ -z "${2:-}" ] || [ -d "$repo/lab" ] || { echo "there is no lab/ yet; make it first: make start DAY=1" >&2; exit 1; }
 new_payload "${1:-$(newest_day)}" "$repo${2:+/lab}"

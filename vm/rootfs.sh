@@ -20,7 +20,7 @@ if ! is_static "$busybox"; then
         echo "vm/rootfs.sh: no static busybox here; install your distribution's (busybox, busybox-static)" >&2
         exit 1
     }
-    (mkdir "$new/.package" && cd "$new/.package" && apt-get download -qq busybox-static && dpkg-deb -x ./*.deb .)
+    (mkdir "$new/.package" && cd "$new/.package" && apt-get -o APT::Sandbox::User=root download -qq busybox-static && dpkg-deb -x ./*.deb .)
     busybox=$new/.package/bin/busybox
     # The package has it in /bin or, since /usr is merged, in /usr/bin.
     [ -e "$busybox" ] || busybox=$new/.package/usr/bin/busybox
