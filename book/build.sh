@@ -3,12 +3,15 @@
 # is written. Installs mdbook the first time: some minutes, once.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
-export PATH=$PATH:$HOME/.cargo/bin
+# In book/bin a bundle brings it along.
+export PATH=$PATH:$HOME/.cargo/bin:$here/bin
 version=0.5.4
 
 if ! mdbook --version 2>/dev/null | grep -q 'v0\.5\.'; then
     echo "book: installing mdbook $version (a few minutes, once)" >&2
-    cargo install --quiet mdbook --version "$version" --locked
+    # Static: a bundle takes it to machines with another C library.
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    RUSTFLAGS='-C target-feature=+crt-static' cargo install --quiet mdbook --version "$version" --locked --target "$host"
 fi
 cd "$here"
 if [ "${1:-}" = serve ]; then exec mdbook serve --open; fi

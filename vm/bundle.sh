@@ -1,6 +1,7 @@
 #!/bin/bash
 # vm/bundle.sh [FILE]: all that a room needs, in one file: the repository with its
-# history, every crate, the built image of the VM, a root file system, the book.
+# history, every crate, the built image of the VM, a root file system, the book and
+# what builds it.
 # On another machine it needs no network. That Rust and QEMU are there it takes for
 # granted: they are not the same on every machine.
 set -euo pipefail
@@ -29,6 +30,7 @@ mkdir "$top/tiny-docker-rs/vm/image" "$top/tiny-docker-rs/rootfs"
 cp --sparse=always "$repo"/vm/image/{vmlinuz,initrd.img,root.ext4,stamp} "$top/tiny-docker-rs/vm/image/"
 cp -a "$repo/rootfs/busybox" "$top/tiny-docker-rs/rootfs/"
 cp -R "$repo/book/book" "$top/tiny-docker-rs/book/book"
+install -D "$(command -v mdbook)" "$top/tiny-docker-rs/book/bin/mdbook"
 
 step "the crates"
 # Cargo reads the folders above a crate's, too: so this holds for the repository
