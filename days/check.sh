@@ -63,7 +63,7 @@ days_before() {
 new_jobs
 report_on this_day || exit 1
 if [ -n "$task" ]; then
-    if cat "$repo/tests/day${day}"_*.rs | grep -q "^fn task${task}_long_"; then
+    if grep -q "^fn task${task}_long_" "$repo/tests/day${day}"_*.rs; then
         echo "Task $task is there, as far as its quick tests say. The long ones come with all of the day: make check DAY=$day"
     else
         echo "Task $task is there. All of the day: make check DAY=$day"
@@ -74,8 +74,7 @@ fi
 if [ "$day" -gt 1 ]; then
     echo "Day $day is green. Do the days before it still hold?"
     new_jobs
-    brief=1
-    report_on days_before || fail "Day $day is green, but something it did breaks an earlier day."
+    brief=1 report_on days_before || fail "Day $day is green, but something it did breaks an earlier day."
 fi
 # So that the next day can be begun again: make reset.
 git -C "$lab" update-ref "refs/lab/day$day" "$(snapshot "Day $day is done")"

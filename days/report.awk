@@ -111,17 +111,17 @@ function in_plain_words(line) {
         return line
     }
     if (sub(/^(├──|└──) original: /, "", line)) { part = "expected"; expected = line; return "expected:  " line }
-    if (line ~ /^(├──|└──) diff: /) { part = "diff"; return "-" }
+    if (line ~ /^(├──|└──) diff: /) { part = "skip"; return "-" }
     if (sub(/^(├──|└──) var( as str)?: /, "", line)) {
         # Once as a value, once as text.
-        if (part == "was") { part = "diff"; return "-" }
+        if (part == "was") { part = "skip"; return "-" }
         part = "was"
         was = line
         return "and it was: " line
     }
-    if (sub(/^(├──|└──) var\./, "", line)) { part = "diff"; return "not so:    " line }
+    if (sub(/^(├──|└──) var\./, "", line)) { part = "skip"; return "not so:    " line }
     if (part != "" && (line ~ /^│/ || line ~ /^    /)) {
-        if (part == "diff") return "-"
+        if (part == "skip") return "-"
         sub(/^(│  |   )/, "", line)
         if (part == "expected") expected = expected "\n" line
         else was = was "\n" line

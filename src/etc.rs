@@ -127,13 +127,10 @@ pub fn mount_all(container: &Container, files: Vec<EtcFile>) -> Result<()> {
 /// it the rootfs stays as it was. (kernel: filesystems/overlayfs)
 fn cover_etc() -> Result<()> {
     const LAYER: &str = "/dev/etc";
-    for dir in [LAYER, "/dev/etc/upper", "/dev/etc/work"] {
-        if dir == LAYER {
-            fs::create_dir(dir).context("make /dev/etc")?;
-            mount(DAY, "tmpfs", LAYER, MsFlags::empty(), "mode=755")?;
-        } else {
-            fs::create_dir(dir).with_context(|| format!("make {dir}"))?;
-        }
+    fs::create_dir(LAYER).context("make /dev/etc")?;
+    mount(DAY, "tmpfs", LAYER, MsFlags::empty(), "mode=755")?;
+    for dir in ["/dev/etc/upper", "/dev/etc/work"] {
+        fs::create_dir(dir).with_context(|| format!("make {dir}"))?;
     }
     mount(DAY, "overlay", "/etc", MsFlags::empty(), "lowerdir=/etc,upperdir=/dev/etc/upper,workdir=/dev/etc/work")
         .context("the rootfs lacks /etc/hostname, hosts or resolv.conf, and this kernel has no overlayfs to add them; make empty ones")?;

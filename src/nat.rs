@@ -15,6 +15,7 @@ use crate::nftables::{
     Batch, Chain, Command, NF_ACCEPT, NF_DROP, add_table, and, c_string, compare, delete_table, load,
     load_ct_state, load_source_address, other, verdict,
 };
+use crate::subnet::mask;
 
 // ANCHOR: ensure
 /// Lets the containers on `bridge`, whose addresses are `network`/`prefix`, talk
@@ -85,10 +86,9 @@ fn is_whole(chains: &[Chain], table: &str, subnet: &str) -> bool {
 /// computes with it, or compares it; a comparison that fails ends the rule.
 fn masquerade(bridge: &str, network: Ipv4Addr, prefix: u8) -> Vec<Expressions> {
     // ANCHOR: day9_task4_masquerade_solution
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     vec![
         load_source_address(),
-        and(mask.to_be_bytes()),
+        and(mask(prefix).to_be_bytes()),
         compare(Operator::Equal, &network.octets()),
         load(MetaKey::Oifname),
         compare(Operator::NotEqual, &c_string(bridge)),

@@ -58,7 +58,8 @@ impl Subnet {
     }
 }
 
-fn mask(bits: u8) -> u32 {
+/// The first `bits` bits of an address, 1 to 32: those that say which subnet it is in.
+pub fn mask(bits: u8) -> u32 {
     u32::MAX << (32 - bits)
 }
 
