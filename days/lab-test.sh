@@ -44,9 +44,7 @@ wrong() {
 
 # All bodies of the days up to DAY, as a learner might have written them.
 write_days_up_to() { # DAY
-    for file in "$repo"/src/*.rs; do
-        awk -v day=$(($1 + 1)) -f "$repo/days/starter.awk" "$file" >"lab/src/$(basename "$file")"
-    done
+    write_sources lab -v day=$(($1 + 1))
 }
 
 says 2 make check DAY=1 -- "there is no lab/ yet" "make start DAY=1"
@@ -83,7 +81,7 @@ echo '// my own' >>lab/src/command.rs
 says 2 make reset DAY=2 -- "nobody is here to ask" "YES=1"
 grep -q 'my own' lab/src/command.rs || fail "a reset that was refused has changed something"
 says 0 make reset DAY=2 YES=1 -- "when day 1 was done" "before-reset-"
-grep -q 'todo!("day 2, task ' lab/src/namespaces.rs || fail "a reset of day 2 leaves day 2"
+grep -q 'todo!("day 2, task ' lab/src/namespaces/mod.rs || fail "a reset of day 2 leaves day 2"
 kept=$(git -C lab branch --list 'before-reset-*' --format '%(refname:short)')
 says 0 git -C lab restore --source="$kept" src --
 grep -q 'my own' lab/src/command.rs || fail "a reset loses what was not committed"

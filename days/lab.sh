@@ -69,6 +69,16 @@ green_after() { # DAY TASK
         }' "$repo"/tests/day"$1"_*.rs "$(folder_of "$1")/README.md"
 }
 
+# Writes DIR/src: the repo's sources as starter.awk makes starters of them.
+write_sources() { # DIR AWK-VARIABLES...
+    local dir=$1 file
+    shift
+    while read -r file; do
+        mkdir -p "$(dirname "$dir/$file")"
+        awk "$@" -f "$repo/days/starter.awk" "$repo/$file" >"$dir/$file"
+    done < <(cd "$repo" && find src -name '*.rs')
+}
+
 # The learner's files as they are at this moment, as git's tree; its hash. Branch,
 # index and files stay as they are.
 tree_of_now() {

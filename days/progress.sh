@@ -10,7 +10,7 @@ now=$(source_id)
 printf '%-26s %-9s %s\n' day 'todo!()s' 'last check'
 for day in $(all_days); do
     name=$(basename "$(folder_of "$day")")
-    todos=$({ grep -ho "todo!(\"day $day, " "$lab"/src/*.rs || true; } | wc -l)
+    todos=$({ grep -rho "todo!(\"day $day, " "$lab/src" || true; } | wc -l)
     results=$memory/day$day
     if [ -f "$results" ]; then
         # Each line is a test, and how it ended; the first one which source it was.

@@ -133,7 +133,7 @@ function in_plain_words(line) {
 
 # FILE:LINE of a todo! in the learner's crate.
 function place_of(todo,    command, found) {
-    command = "cd '" lab "' && grep -n 'todo!(\"" todo "\")' src/*.rs | cut -d: -f1,2 | head -n 1"
+    command = "cd '" lab "' && grep -rn 'todo!(\"" todo "\")' src | cut -d: -f1,2 | head -n 1"
     command | getline found
     close(command)
     return "lab/" found

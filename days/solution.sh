@@ -10,11 +10,8 @@ require_day "$day" solution
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 for side in starter solution; do
-    mkdir -p "$work/$side/src"
     [ $side = starter ] && first=$day || first=$((day + 1))
-    for file in "$repo"/src/*.rs; do
-        awk -v day="$first" -f "$repo/days/starter.awk" "$file" >"$work/$side/src/$(basename "$file")"
-    done
+    write_sources "$work/$side" -v day="$first"
 done
 cd "$work"
 # 1: there are differences, as there must be.

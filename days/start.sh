@@ -28,10 +28,7 @@ printf '\n[workspace]\n' >>"$new/Cargo.toml"
 sed -i 's/^\[lints\.rust\]$/&\nunused = { level = "allow", priority = -1 }/' "$new/Cargo.toml"
 
 [ -z "$open" ] || for_now "$day" >"$new/.for-now"
-for file in "$new"/src/*.rs; do
-    awk -v day="$day" -v solved="$solved" -v open="$open" -v for_now="${open:+$new/.for-now}" -f "$repo/days/starter.awk" "$file" >"$file.new"
-    mv "$file.new" "$file"
-done
+write_sources "$new" -v day="$day" -v solved="$solved" -v open="$open" -v for_now="${open:+$new/.for-now}"
 rm -f "$new/.for-now"
 
 git -C "$new" init --quiet --initial-branch=main

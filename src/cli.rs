@@ -11,6 +11,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::container::{self, Container, Mechanisms};
 use crate::error::Result;
 use crate::explain;
+#[cfg(feature = "day8-netns")]
+use crate::plan::Network;
+use crate::plan::Plan;
 
 /// A small Docker that shows how it works.
 #[derive(Debug, Parser)]
@@ -24,19 +27,20 @@ pub struct Cli {
     // have it.
     #[cfg(feature = "day4-metadata")]
     #[command(flatten)]
-    _state: crate::state::State,
+    _state: crate::metadata::state::State,
 
     #[command(subcommand)]
     command: Command,
 }
 
-/// The network of a container that asks for none: from day 9 on there is one that
-/// keeps it apart and connected.
-#[cfg(feature = "day9-net")]
-pub const DEFAULT_NETWORK: container::Network = container::Network::Bridge;
-/// The network of a container that asks for none: before day 9, the host's.
-#[cfg(all(feature = "day8-netns", not(feature = "day9-net")))]
-pub const DEFAULT_NETWORK: container::Network = container::Network::Host;
+// The network of a container that asks for none: from day 9 on one that keeps it apart
+// and connected.
+#[cfg(feature = "day8-netns")]
+impl Default for Network {
+    fn default() -> Network {
+        if cfg!(feature = "day9-net") { Network::Bridge } else { Network::Host }
+    }
+}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,17 +53,17 @@ enum Command {
     Run(Box<Run>),
 
     #[cfg(feature = "day4-metadata")]
-    Ps(crate::ps::Ps),
+    Ps(crate::metadata::ps::Ps),
     #[cfg(feature = "day4-metadata")]
-    Inspect(crate::ps::Inspect),
+    Inspect(crate::metadata::ps::Inspect),
     #[cfg(feature = "day4-metadata")]
-    Rm(crate::ps::Rm),
+    Rm(crate::metadata::ps::Rm),
     /// List containers (comes to life on day 4)
     #[cfg(not(feature = "day4-metadata"))]
     Ps,
 
     #[cfg(feature = "day5-logs")]
-    Logs(crate::log_reader::ShowLogs),
+    Logs(crate::logs::reader::ShowLogs),
     /// Show what a container wrote (comes to life on day 5)
     #[cfg(not(feature = "day5-logs"))]
     Logs {
@@ -75,10 +79,10 @@ enum Command {
     Wait(crate::stop::Wait),
 
     #[cfg(feature = "day7-cgroups")]
-    Stats(crate::stats::Stats),
+    Stats(crate::cgroups::stats::Stats),
 
     #[cfg(feature = "day9-net")]
-    Network(crate::network::NetworkCommand),
+    Network(crate::net::network::NetworkCommand),
     #[cfg(feature = "day9-net")]
     Doctor(crate::doctor::Doctor),
     /// Stop containers (comes to life on day 6)
@@ -105,7 +109,7 @@ struct Run {
 
     #[cfg(feature = "day3-rootfs")]
     #[command(flatten)]
-    process: crate::process::Process,
+    process: crate::rootfs::process::Process,
 
     #[cfg(feature = "day4-metadata")]
     #[command(flatten)]
@@ -129,7 +133,7 @@ struct Run {
 
     #[cfg(feature = "day9-net")]
     #[command(flatten)]
-    bridge: crate::bridge::Bridge,
+    bridge: crate::net::Bridge,
 
     /// The command, and its arguments: from here on, all words are the command's
     #[arg(required = true, trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
@@ -219,7 +223,7 @@ impl Run {
     /// Runs the container. Returns what its command exited with.
     fn execute(self) -> Result<u8> {
         // ANCHOR: day1_task1_execute_solution
-        let container = Container::new(self.command.clone());
+        let container = Container::new(Plan::new(self.command.clone()));
         container::run(container, &mut self.mechanisms())
         // ANCHOR_END: day1_task1_execute_solution
     }

@@ -5,9 +5,7 @@
 //! child                  └──── waits ────────┴ enter₁…ₙ  exec ……………………… exit
 //! ```
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -15,7 +13,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::ValueEnum;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
@@ -31,44 +28,49 @@ use crate::command;
 use crate::error::{Failure, Result, exit_code};
 use crate::explain::{self, shell, step};
 use crate::kernel::{self, Clone};
+use crate::plan::Plan;
 use crate::wait::{self, Arrived, Child, Signals, exit_code_of};
 
-/// What a container will be. The command line says the first of it, every
-/// mechanism's `prepare` adds its part, and whoever owns the right moment
-/// carries it out.
+// ANCHOR: container
+/// A container: what it shall be, what it is made with, and what came of it.
 #[derive(Debug)]
 pub struct Container {
-    /// The command and its arguments.
-    pub command: Vec<OsString>,
-    /// The command's environment.
-    pub environment: BTreeMap<OsString, OsString>,
-    /// The new namespaces it is born into.
-    pub namespaces: CloneFlags,
+    /// What it shall be. Complete, and not changed any more, once every mechanism's
+    /// `prepare` has been called; the child changes its own copy.
+    pub plan: Plan,
+    /// What it is made with.
+    pub parts: Parts,
+    /// What came of it.
+    pub end: End,
+}
+
+/// What a container is made with: what the runtime has opened, found out and been
+/// given for it. It is as short-lived as this process.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// By what it is known; `None`: nobody remembers it.
+    pub id: Option<String>,
+    /// The directory, absolute, in which things about it are kept.
+    pub dir: Option<PathBuf>,
     /// The cgroup that it is born in; `None`: the runtime's.
     pub cgroup: Option<OwnedFd>,
-    /// What it is connected to; `None`: nobody said, so to all that the host is.
-    pub network: Option<Network>,
-    /// Its address on that network, if it gets one.
+    /// Its address on the network, if it gets one.
     pub address: Option<Ipv4Addr>,
-    /// Its own host name; `None`: the host's.
-    pub hostname: Option<String>,
-    /// The directory that becomes its `/`, absolute; `None`: the host's `/`.
-    pub rootfs: Option<PathBuf>,
-    /// Whom the command runs as; `None`: whoever started the runtime.
-    pub user: Option<User>,
-    /// Where the command starts, seen from inside; `None`: wherever it is.
-    pub working_dir: Option<PathBuf>,
     /// What becomes /dev/console on a root of its own: a mount that is attached
     /// nowhere yet.
     pub console: Option<OwnedFd>,
     /// Its stdin, stdout and stderr; `None`: the runtime's.
     pub stdio: [Option<OwnedFd>; 3],
+    /// The ids that the plan's user turned out to have; `None`: whoever started the
+    /// runtime.
+    pub user: Option<User>,
     /// What to do as the very last before exec, as the command's user.
     pub before_exec: Option<fn() -> Result<()>>,
-    /// By what it is known; `None`: nobody remembers it.
-    pub id: Option<String>,
-    /// The directory, absolute, in which things about it are kept.
-    pub dir: Option<PathBuf>,
+}
+
+/// What came of a container.
+#[derive(Debug, Default)]
+pub struct End {
     /// How its command ended, and what the runtime exits with; `None`: not yet,
     /// or it never started.
     pub exit: Option<(WaitStatus, u8)>,
@@ -77,20 +79,7 @@ pub struct Container {
     /// Why it ended, in words, where its exit code does not say it.
     pub reason: Option<String>,
 }
-
-// ANCHOR: network
-/// What a container is connected to.
-#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
-pub enum Network {
-    /// All that the host has: its interfaces, its ports (no isolation)
-    Host,
-    /// Nothing but itself: a loopback interface
-    #[value(alias = "isolated")]
-    None,
-    /// The other containers, the host, and by it the outside world (day 9)
-    Bridge,
-}
-// ANCHOR_END: network
+// ANCHOR_END: container
 
 /// The three kinds of ids that decide what a process may do. (credentials(7))
 #[derive(Debug, PartialEq)]
@@ -104,35 +93,9 @@ pub struct User {
 }
 
 impl Container {
-    /// A container like its host in everything: just a process that runs `command`.
-    pub fn new(command: Vec<OsString>) -> Container {
-        Container {
-            command,
-            environment: std::env::vars_os().collect(),
-            namespaces: CloneFlags::empty(),
-            cgroup: None,
-            network: None,
-            address: None,
-            hostname: None,
-            rootfs: None,
-            user: None,
-            working_dir: None,
-            console: None,
-            stdio: [None, None, None],
-            before_exec: None,
-            id: None,
-            dir: None,
-            exit: None,
-            oom_killed: None,
-            reason: None,
-        }
-    }
-}
-
-impl Container {
-    /// The word for its network; `None` before day 8, when nobody could choose.
-    pub fn network_name(&self) -> Option<String> {
-        Some(self.network?.to_possible_value()?.get_name().to_string())
+    /// A container that is to become what `plan` says.
+    pub fn new(plan: Plan) -> Container {
+        Container { plan, parts: Parts::default(), end: End::default() }
     }
 }
 
@@ -222,9 +185,9 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signa
     let (gate, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let (report, reporter) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
 
-    let namespaces = container.namespaces;
+    let namespaces = container.plan.namespaces;
     let day = if namespaces.is_empty() { 1 } else { 2 };
-    let cgroup = container.cgroup.take();
+    let cgroup = container.parts.cgroup.take();
     let describe = || describe_clone(namespaces, cgroup.is_some());
     let cloned = step(day, describe, || kernel::clone3(namespaces, cgroup.as_ref().map(AsFd::as_fd)))?;
     // In the child as well, before anything else: an open directory of the host is
@@ -241,7 +204,7 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signa
     drop((gate, reporter));
     // The child has its own copies. While ours are open, what the command writes
     // to would never come to its end.
-    container.stdio = [None, None, None];
+    container.parts.stdio = [None, None, None];
 
     for mechanism in mechanisms.iter_mut() {
         mechanism.attach(container, child.pid)?;
@@ -282,7 +245,7 @@ fn wait(
         wait::take(child, arrived)
     })?;
     let code = exit_code_of(status)?;
-    container.exit = Some((status, code));
+    container.end.exit = Some((status, code));
     Ok(code)
 }
 // ANCHOR_END: wait
@@ -318,20 +281,20 @@ fn enter(
     for mechanism in mechanisms {
         mechanism.enter(container)?;
     }
-    hand_over(&container.stdio, container.user.as_ref())?;
-    if let Some(user) = &container.user {
+    hand_over(&container.parts.stdio, container.parts.user.as_ref())?;
+    if let Some(user) = &container.parts.user {
         assume(user)?;
         // Changing the user id made the kernel forget it. (prctl(2))
         die_with_the_parent(reporter)?;
     }
-    if let Some(dir) = &container.working_dir {
+    if let Some(dir) = &container.plan.working_dir {
         step(3, || (format!("chdir({dir:?})"), format!("cd {}", shell(dir))), || chdir(dir))?;
     }
-    if let Some(last_step) = container.before_exec {
+    if let Some(last_step) = container.parts.before_exec {
         last_step()?;
     }
     signals.restore()?;
-    command::exec(&container.command, &container.environment)
+    command::exec(&container.plan.command, &container.plan.environment)
 }
 // ANCHOR_END: enter
 

@@ -1,6 +1,7 @@
 //! Day 1, the parent's side of a running command: wait for it, and say how it ended.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;
@@ -13,6 +14,13 @@ use nix::unistd::Pid;
 use crate::error::Result;
 use crate::explain::step;
 use crate::kernel;
+
+/// How long to wait for what others do at once: longer than the runtime takes to write
+/// down the end of its container, even on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long to wait before looking again at what will change at once.
+pub const A_MOMENT: Duration = Duration::from_millis(2);
 
 /// The signals that reach the runtime, held back to be read at a moment of our
 /// own choosing instead of interrupting at any.

@@ -1,0 +1,206 @@
+//! Day 7: where in the one tree of cgroups a container's may be made.
+//!
+//! Two rules of the kernel, and one of systemd. A cgroup has only the controllers
+//! that its parent hands down, in `cgroup.subtree_control`: they are enabled from
+//! the top. A cgroup that hands any down may have no processes of its own, but for
+//! the root. And where systemd manages the tree, one keeps out of it but for units
+//! that it has delegated. (kernel: admin-guide/cgroup-v2, "Top-down Constraint", "No
+//! Internal Process Constraint"; systemd: CGROUP_DELEGATION)
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+
+use crate::error::Result;
+use crate::explain::step;
+use crate::wait::PATIENCE;
+
+const DAY: u8 = 7;
+
+/// Those that limits and `stats` need.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+// ANCHOR: find
+/// The directory in which a container's cgroup may be made: the root of the tree;
+/// or, where systemd manages it, a unit that it has delegated to us.
+pub fn place() -> Result<PathBuf> {
+    // ANCHOR: day7_task2_place_solution
+    let root = find_mount()?;
+    // That is how programs ask whether systemd is at work. (sd_booted(3))
+    if Path::new("/run/systemd/system").exists() { delegated_unit(&root) } else { Ok(root) }
+    // ANCHOR_END: day7_task2_place_solution
+}
+
+/// The directory in which containers get their cgroups, with the controllers that
+/// `needed` names handed down to them; the others of ours as well, if possible.
+///
+/// Errors say what was found, and what to change.
+pub fn find(needed: &[&str]) -> Result<PathBuf> {
+    // ANCHOR: day7_task2_find_solution
+    let place = place()?;
+    let available = check_controllers(&place, needed)?;
+    let wanted: Vec<&str> =
+        CONTROLLERS.into_iter().filter(|name| available.iter().any(|one| one == name)).collect();
+    match hand_down(&place, &wanted) {
+        // What nobody asked for, nobody misses.
+        Err(_) if needed.is_empty() => Ok(place),
+        outcome => outcome.map(|()| place),
+    }
+    // ANCHOR_END: day7_task2_find_solution
+}
+// ANCHOR_END: find
+
+/// The controllers that `place` has; it is an error if one of `needed` is not among them.
+pub fn check_controllers(place: &Path, needed: &[&str]) -> Result<Vec<String>> {
+    let available = read_words(&place.join("cgroup.controllers"))?;
+    match needed.iter().find(|name| !available.iter().any(|one| one == *name)) {
+        Some(missing) => bail!("{}", why_not(missing, place)),
+        None => Ok(available),
+    }
+}
+
+/// Where the cgroup2 file system is mounted.
+fn find_mount() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    // The fifth field is the place; the type comes after " - ". (proc_pid_mountinfo(5))
+    let of_type = |kind: &str| {
+        let line = mounts.lines().find(|line| {
+            line.split_once(" - ").is_some_and(|(_, rest)| rest.split(' ').next() == Some(kind))
+        })?;
+        line.split(' ').nth(4).map(PathBuf::from)
+    };
+    match (of_type("cgroup2"), of_type("cgroup")) {
+        (Some(mount), _) => Ok(mount),
+        (None, Some(v1)) => bail!(
+            "this host has cgroups of version 1 only (at {}), and limits need version 2; \
+             boot it with the kernel parameter systemd.unified_cgroup_hierarchy=1, or use the lab's VM",
+            v1.display()
+        ),
+        (None, None) => bail!(
+            "no cgroup file system is mounted, and limits need one: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+        ),
+    }
+}
+
+// ANCHOR: delegated
+/// The unit of systemd that this process runs in, if systemd has handed it over
+/// ("delegated") to us. Its mark is an extended attribute of the directory.
+fn delegated_unit(root: &Path) -> Result<PathBuf> {
+    let own = own_cgroup()?;
+    let is_unit = |dir: &&Path| dir.extension().is_some_and(|kind| kind == "scope" || kind == "service");
+    // The innermost: further out may lie a user's own systemd, and what is in there
+    // is that one's.
+    let Some(unit) = own.ancestors().find(is_unit) else {
+        bail!(
+            "systemd manages this host's cgroups, and put this process into {own:?}, which is no unit of ours; {SYSTEMD_RUN}"
+        );
+    };
+    let dir = root.join(unit.strip_prefix("/").unwrap_or(unit));
+    let marked = |name: &str| {
+        let mut value = [0; 8];
+        rustix::fs::getxattr(&dir, name, &mut value).is_ok_and(|count| count > 0 && value[0] == b'1')
+    };
+    if !marked("trusted.delegate") && !marked("user.delegate") {
+        bail!(
+            "systemd manages this host's cgroups, and {unit:?}, in which this process is, is not delegated to it; {SYSTEMD_RUN}"
+        );
+    }
+    Ok(dir)
+}
+// ANCHOR_END: delegated
+
+const SYSTEMD_RUN: &str =
+    "ask it for a place: systemd-run --scope -p Delegate=yes tiny-docker run … (or a shell, for several)";
+
+/// This process's cgroup of version 2, seen from its cgroup namespace. (cgroups(7))
+fn own_cgroup() -> Result<PathBuf> {
+    let text = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+    path.map(PathBuf::from).context("/proc/self/cgroup has no line 0::, for version 2")
+}
+
+// ANCHOR: hand_down
+/// Hands `controllers` down to the children of `dir`.
+fn hand_down(dir: &Path, controllers: &[&str]) -> Result<()> {
+    // ANCHOR: day7_task2_hand_down_solution
+    let file = dir.join("cgroup.subtree_control");
+    let already = read_words(&file)?;
+    let missing: Vec<String> = controllers
+        .iter()
+        .filter(|name| !already.iter().any(|one| one == *name))
+        .map(|name| format!("+{name}"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let words = missing.join(" ");
+    let describe =
+        || (format!("write {words} > {}", file.display()), format!("echo {words} > {}", file.display()));
+    let write = || fs::write(&file, &words);
+    step(DAY, describe, || match write() {
+        Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+            move_into_a_leaf(dir).and_then(|()| write())
+        }
+        outcome => outcome,
+    })
+    // ANCHOR_END: day7_task2_hand_down_solution
+}
+// ANCHOR_END: hand_down
+
+/// Moves the processes of `dir`, us among them, into a child of it: only then may
+/// it hand anything down. They are ours: in a delegated unit, or in the container
+/// in which we run.
+fn move_into_a_leaf(dir: &Path) -> std::io::Result<()> {
+    let leaf = dir.join("tiny-docker.runtime");
+    if !leaf.is_dir() {
+        fs::create_dir(&leaf)?;
+    }
+    // Those that fork meanwhile leave a child behind: until there is none.
+    let start = Instant::now();
+    loop {
+        let processes = fs::read_to_string(dir.join("cgroup.procs"))?;
+        if processes.is_empty() {
+            return Ok(());
+        }
+        // A process of another pid namespace has no number here, and is said to be 0.
+        if processes.lines().any(|pid| pid == "0") || start.elapsed() > PATIENCE {
+            return Err(Errno::EBUSY.into());
+        }
+        for pid in processes.lines() {
+            match fs::write(leaf.join("cgroup.procs"), pid) {
+                // It has ended.
+                Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}
+                outcome => outcome?,
+            }
+        }
+    }
+}
+
+/// Why `dir` has no controller `name`, as far as can be found out.
+fn why_not(name: &str, dir: &Path) -> String {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let v1 = mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        (fields.get(2) == Some(&"cgroup") && fields[3].split(',').any(|option| option == name))
+            .then(|| fields[1].to_string())
+    });
+    match v1 {
+        Some(place) => format!(
+            "the controller {name:?} is in use by cgroup version 1, at {place}, and limits need it in version 2; \
+             boot with systemd.unified_cgroup_hierarchy=1, or use the lab's VM"
+        ),
+        None => format!(
+            "{} has no controller {name:?} (it has what its cgroup.controllers names); \
+             enable it in cgroup.subtree_control of the cgroup above, or boot without cgroup_disable={name}",
+            dir.display()
+        ),
+    }
+}
+
+fn read_words(file: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {file:?}"))?;
+    Ok(text.split_whitespace().map(str::to_string).collect())
+}

@@ -1,0 +1,281 @@
+//! Day 5: the `logs` command.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write, stderr, stdout};
+use std::os::fd::AsFd;
+use std::slice;
+use std::thread::sleep;
+
+use anyhow::{Context, bail};
+use jiff::{SignedDuration, Timestamp};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use crate::error::{self, Result};
+use crate::explain::step;
+use crate::logs::file::{self as log_file, LOG, Stream};
+use crate::metadata::pidfd::Process;
+use crate::metadata::record::Status;
+use crate::metadata::state::State;
+use crate::wait::A_MOMENT;
+
+const DAY: u8 = 5;
+
+/// Show what a container wrote
+#[derive(Debug, clap::Args)]
+pub struct ShowLogs {
+    #[command(flatten)]
+    state: State,
+
+    /// Go on until the container ends
+    #[arg(short, long)]
+    follow: bool,
+
+    /// Only the last N lines
+    #[arg(short = 'n', long, value_name = "N|all", default_value = "all", value_parser = lines)]
+    tail: Lines,
+
+    /// Before each line, when it was written
+    #[arg(short, long)]
+    timestamps: bool,
+
+    /// Only what was written since: 2026-11-23T10:00:00Z, or 10m ago
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
+
+    /// Its id or name
+    container: String,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lines(Option<usize>);
+
+fn lines(text: &str) -> std::result::Result<Lines, String> {
+    match (text, text.parse()) {
+        ("all", _) => Ok(Lines(None)),
+        (_, Ok(count)) => Ok(Lines(Some(count))),
+        _ => Err("expected a number of lines, or all".into()),
+    }
+}
+
+fn since(text: &str) -> std::result::Result<Timestamp, String> {
+    let ago = || text.parse::<SignedDuration>().ok().and_then(|ago| Timestamp::now().checked_sub(ago).ok());
+    let unix = || text.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    (text.parse().ok().or_else(unix).or_else(ago)).ok_or(
+        "expected a time such as 2026-11-23T10:00:00Z, how long ago, such as 1h30m, or seconds since 1970"
+            .into(),
+    )
+}
+
+impl ShowLogs {
+    /// Prints the log: what came from stdout to stdout, the rest to stderr.
+    /// Returns the exit code: 1 if the container is unknown.
+    pub fn execute(self) -> Result<u8> {
+        Ok(error::for_each(slice::from_ref(&self.container), |word| self.show(word)))
+    }
+
+    fn show(&self, word: &str) -> Result<()> {
+        let Some((id, mut file)) = self.open(word)? else { return Ok(()) };
+        if let Some(count) = self.tail.0 {
+            let start = log_file::tail(&file, count).context("find the last lines")?;
+            file.seek(SeekFrom::Start(start)).context("find the last lines")?;
+        }
+        let mut reader = Reader {
+            file,
+            rest: Vec::new(),
+            timestamps: self.timestamps,
+            since: self.since.map(|since| format!("{since:.9}")).unwrap_or_default(),
+            in_a_line: [false; 2],
+            complained: false,
+        };
+        let shown = if self.follow { self.follow(&id, &mut reader) } else { reader.show_new() };
+        match shown {
+            // Nobody reads on: `logs | head`.
+            Err(error) if is_broken_pipe(&error) => Ok(()),
+            shown => shown,
+        }
+    }
+
+    /// The id of the container that `word` means, and its log; `None` if it has
+    /// written nothing, since it is only about to start.
+    fn open(&self, word: &str) -> Result<Option<(String, File)>> {
+        loop {
+            let record = self.state.find(word)?;
+            let path = self.state.dir(&record.id).join(LOG);
+            match File::open(&path) {
+                Ok(file) => return Ok(Some((record.id, file))),
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("open {path:?}"));
+                }
+                Err(_) if record.status != Status::Created && path.with_file_name("config.json").exists() => {
+                    bail!(
+                        "container {word} has no log: it was run without day 5, or somebody removed {path:?}"
+                    )
+                }
+                Err(_) if !self.follow || self.state.try_own(&record.id)?.is_some() => return Ok(None),
+                Err(_) => sleep(A_MOMENT),
+            }
+        }
+    }
+
+    // ANCHOR: follow
+    /// Shows what there is, and what comes, until the container has ended.
+    ///
+    /// The kernel tells of every change: of the log and the record by inotify, of
+    /// the process's end by its handle. So nothing is looked at twice in vain, and
+    /// nothing waits for a clock. (inotify(7))
+    fn follow(&self, id: &str, reader: &mut Reader) -> Result<()> {
+        // ANCHOR: day5_task3_follow_solution
+        let dir = self.state.dir(id);
+        let changes =
+            Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify_init")?;
+        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
+        let describe =
+            || (format!("inotify_add_watch({dir:?})"), format!("inotifywait -m {}", dir.display()));
+        step(DAY, describe, || changes.add_watch(&dir, flags))?;
+        loop {
+            // First look whether it has ended, then read: whatever it wrote before
+            // its end is then there.
+            let record = match self.state.read(id) {
+                Ok(record) => record,
+                // It was removed.
+                Err(_) => return reader.show_new(),
+            };
+            let process = record.process()?;
+            match record.status {
+                Status::Exited => return reader.show_new(),
+                // Its run was killed.
+                Status::Created if self.state.try_own(id)?.is_some() => return reader.show_new(),
+                // Somebody still has to write down its last words; then they are there.
+                Status::Running if process.is_none() => {
+                    let _ = self.state.own(id);
+                    return reader.show_new();
+                }
+                Status::Created | Status::Running => {}
+            }
+            reader.show_new()?;
+            wait_for_change(&changes, process.as_ref())?;
+        }
+        // ANCHOR_END: day5_task3_follow_solution
+    }
+    // ANCHOR_END: follow
+}
+
+fn wait_for_change(changes: &Inotify, process: Option<&Process>) -> Result<()> {
+    let mut fds = vec![PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
+    fds.extend(process.map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error).context("wait for what comes"),
+    }
+    match changes.read_events() {
+        Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+        Err(error) => Err(error).context("read from inotify"),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// A log that is being read.
+struct Reader {
+    file: File,
+    /// The beginning of an entry whose end is not there yet.
+    rest: Vec<u8>,
+    timestamps: bool,
+    /// The time of the first entry to show.
+    since: String,
+    /// For stdout and stderr: was the last entry shown only a piece?
+    in_a_line: [bool; 2],
+    complained: bool,
+}
+
+impl Reader {
+    /// Shows what was added to the log since the last call.
+    fn show_new(&mut self) -> Result<()> {
+        // Somebody may have emptied it: begin anew.
+        let length = self.file.metadata().context("look at the log")?.len();
+        if length < self.file.stream_position().context("look at the log")? {
+            self.file.rewind().context("go back in the log")?;
+            self.rest.clear();
+        }
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let count = self.file.read(&mut buffer).context("read the log")?;
+            if count == 0 {
+                return Ok(());
+            }
+            let mut text = std::mem::take(&mut self.rest);
+            text.extend_from_slice(&buffer[..count]);
+            let entries_end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            self.rest = text.split_off(entries_end);
+            self.show(&text)?;
+        }
+    }
+
+    // ANCHOR: show
+    /// Shows these entries, each on the stream that it was written to.
+    fn show(&mut self, text: &[u8]) -> Result<()> {
+        // ANCHOR: day5_task1_show_solution
+        // What goes to one stream goes there in one write, up to the next change.
+        let (mut pending, mut to) = (Vec::with_capacity(text.len()), Stream::Stdout);
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let Some(entry) = log_file::parse(line) else {
+                if !std::mem::replace(&mut self.complained, true) {
+                    let _ = writeln!(stderr(), "tiny-docker: {LOG} has lines that are no entries; skipped");
+                }
+                continue;
+            };
+            if entry.time < self.since.as_str() {
+                continue;
+            }
+            if entry.stream != to {
+                write_to(to, &mut pending)?;
+                to = entry.stream;
+            }
+            let in_a_line = &mut self.in_a_line[usize::from(to == Stream::Stderr)];
+            if self.timestamps && !*in_a_line {
+                pending.extend_from_slice(entry.time.as_bytes());
+                pending.push(b' ');
+            }
+            pending.extend_from_slice(entry.content);
+            if entry.full {
+                pending.push(b'\n');
+            }
+            *in_a_line = !entry.full;
+        }
+        write_to(to, &mut pending)
+        // ANCHOR_END: day5_task1_show_solution
+    }
+    // ANCHOR_END: show
+}
+
+fn write_to(stream: Stream, pending: &mut Vec<u8>) -> Result<()> {
+    match stream {
+        Stream::Stdout => {
+            let mut out = stdout().lock();
+            out.write_all(pending).and_then(|()| out.flush())
+        }
+        Stream::Stderr => stderr().write_all(pending),
+    }?;
+    pending.clear();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::since;
+
+    #[test]
+    fn since_is_a_time_or_how_long_ago() {
+        for text in ["2026-11-23T10:00:00Z", "2026-11-23T10:00:00+01:00", "10m", "1h30m", "1700000000"] {
+            assert!(since(text).is_ok(), "{text}");
+        }
+        for text in ["", "yesterday", "m10"] {
+            assert!(since(text).is_err(), "{text}");
+        }
+    }
+}

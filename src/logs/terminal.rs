@@ -1,0 +1,167 @@
+//! Day 5: terminals. The container's is a pseudo-terminal: a pair of ends, of
+//! which the command has the one that behaves like a terminal, and the runtime
+//! the other, where a person would sit. (pty(7))
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut, IsTerminal, stdin, stdout};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{dup2_stdout, pipe2};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use rustix::process::{ioctl_tiocsctty, setsid};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+
+use crate::error::Result;
+use crate::explain::step;
+use crate::kernel::{self, Clone};
+use crate::namespaces::mount::bind;
+
+const DAY: u8 = 5;
+
+// ANCHOR: open
+/// Child, in its mount namespace: opens a new pseudo-terminal of the container's
+/// own /dev/pts, and makes it this process's terminal. Returns the runtime's end
+/// and the command's.
+///
+/// A session has at most one controlling terminal, the one whose Ctrl-C it gets,
+/// and only the leader of a session that has none can take it. (tty_ioctl(4))
+pub fn open(own_root: bool) -> Result<(OwnedFd, OwnedFd)> {
+    // ANCHOR: day5_task4_open_solution
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours =
+        step(DAY, || (r#"open("/dev/ptmx")"#.into(), "script -qc … /dev/null".into()), || openpt(flags))?;
+    unlockpt(&ours).context("unlockpt")?;
+    let theirs = ioctl_tiocgptpeer(&ours, flags).context("ioctl(TIOCGPTPEER)")?;
+    let describe = || ("setsid(), ioctl(TIOCSCTTY)".into(), "setsid --ctty".into());
+    step(DAY, describe, || {
+        setsid()?;
+        ioctl_tiocsctty(&theirs)
+    })?;
+    // Where programs look for it that have no other name for it.
+    if own_root {
+        let name = ptsname(&ours, Vec::new()).context("ptsname")?;
+        File::create("/dev/console").context("make /dev/console")?;
+        bind(DAY, Path::new(name.to_str()?), Path::new("/dev/console"))?;
+    }
+    Ok((ours, theirs))
+    // ANCHOR_END: day5_task4_open_solution
+}
+// ANCHOR_END: open
+
+/// Sends an open file to the process at the other end of `socket`, which gets a
+/// descriptor of its own for it. (unix(7), SCM_RIGHTS)
+pub fn send(socket: &UnixStream, file: BorrowedFd) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = SendAncillaryBuffer::new(&mut space);
+    let files = [file];
+    message.push(SendAncillaryMessage::ScmRights(&files));
+    // Rights travel only with at least one byte.
+    let describe = || ("sendmsg(SCM_RIGHTS): the terminal, to the runtime".into(), "(no shell can)".into());
+    step(DAY, describe, || sendmsg(socket, &[IoSlice::new(b"!")], &mut message, SendFlags::empty())).map(drop)
+}
+
+/// Takes what [`send`] sent.
+pub fn receive(socket: &UnixStream) -> Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut message, RecvFlags::CMSG_CLOEXEC)
+        .context("receive the terminal")?;
+    for received in message.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut files) = received
+            && let Some(file) = files.next()
+        {
+            return Ok(file);
+        }
+    }
+    bail!("the container sent no terminal")
+}
+
+// ANCHOR: raw
+/// The user's terminal in raw mode: every key goes to the container as it is
+/// typed, Ctrl-C too, and nothing is echoed here. (termios(3), "Raw mode")
+///
+/// Dropping it gives the terminal back as it was; and so does the end of this
+/// process, whatever that is. A guard sees to it, a process that does nothing but
+/// wait for this one.
+#[derive(Debug)]
+pub struct RawMode {
+    guard: OwnedFd,
+    release: Option<OwnedFd>,
+}
+
+impl RawMode {
+    /// Puts the terminal that is stdin into raw mode. This process must have one
+    /// thread.
+    pub fn enter() -> Result<RawMode> {
+        // ANCHOR: day5_task4_enter_solution
+        let before = tcgetattr(stdin()).context("tcgetattr")?;
+        let (released, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+        let describe =
+            || ("clone3(no flags): a guard for the terminal".into(), "trap 'stty sane' EXIT".into());
+        let guard = match step(DAY, describe, || kernel::clone3(CloneFlags::empty(), None))? {
+            Clone::Child => give_back(released, &before),
+            Clone::Parent(_, guard) => guard,
+        };
+        let mut raw = before.clone();
+        raw.make_raw();
+        step(
+            DAY,
+            || ("tcsetattr(stdin, raw)".into(), "stty raw -echo".into()),
+            || tcsetattr(stdin(), OptionalActions::Now, &raw),
+        )?;
+        Ok(RawMode { guard, release: Some(release) })
+        // ANCHOR_END: day5_task4_enter_solution
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        self.release = None;
+        let _ = waitid(Id::PIDFd(self.guard.as_fd()), WaitPidFlag::WEXITED);
+    }
+}
+
+/// The guard. It waits for the end of a pipe, which the kernel makes when it
+/// closes the files of whoever holds the other end, also after SIGKILL.
+fn give_back(released: OwnedFd, before: &Termios) -> ! {
+    // Nothing else stays open here, least of all the container's lock.
+    let _ = dup2_stdout(&released);
+    let _ = kernel::close_inherited_files();
+    // By then the shell may have the terminal again, and this process be in the
+    // background: it is not to be stopped for what it does there. (SIGTTOU)
+    let _ = SigSet::all().thread_block();
+    while nix::unistd::read(stdout(), &mut [0]) == Err(Errno::EINTR) {}
+    let _ = tcsetattr(stdin(), OptionalActions::Now, before);
+    kernel::exit_now(0)
+}
+// ANCHOR_END: raw
+
+/// Makes `terminal` as large as the user's. The kernel tells its programs by
+/// SIGWINCH. (tty_ioctl(4), TIOCSWINSZ)
+pub fn copy_size(terminal: impl AsFd) -> Result<()> {
+    if stdin().is_terminal() {
+        let size = tcgetwinsize(stdin()).context("tcgetwinsize")?;
+        let describe = || {
+            (
+                format!("ioctl(TIOCSWINSZ, {}x{})", size.ws_col, size.ws_row),
+                format!("stty rows {} cols {}", size.ws_row, size.ws_col),
+            )
+        };
+        step(DAY, describe, || tcsetwinsize(terminal, size))?;
+    }
+    Ok(())
+}

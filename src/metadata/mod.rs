@@ -1,0 +1,96 @@
+//! Day 4: metadata. *Can I remember what I started?*
+//!
+//! The mechanism of a run: its container gets an id and a record, which follows
+//! it from its first moment to its last.
+
+pub mod output;
+pub mod pidfd;
+pub mod ps;
+pub mod record;
+pub mod state;
+pub mod traces;
+
+use anyhow::{Context, bail};
+use nix::unistd::Pid;
+
+use crate::container::{Container, Mechanism};
+use crate::error::Result;
+
+use self::record::Record;
+use self::state::{Owner, State};
+
+/// The flags of day 4.
+#[derive(Debug, clap::Args)]
+pub struct Metadata {
+    #[command(flatten)]
+    state: State,
+
+    /// A name for the container
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Forget the container when it ends
+    #[arg(long)]
+    rm: bool,
+
+    /// The container's record, and the right to change it.
+    #[arg(skip)]
+    owned: Option<(Owner, Record)>,
+}
+
+// ANCHOR: mechanism
+impl Mechanism for Metadata {
+    fn prepare(&mut self, container: &mut Container) -> Result<()> {
+        if let Some(name) = &self.name {
+            check_name(name)?;
+        }
+        let mut record = Record::new(container.plan.clone(), self.name.take());
+        let owner = self.state.create(&mut record)?;
+        container.parts.id = Some(record.id.clone());
+        container.parts.dir = Some(owner.dir.clone());
+        self.owned = Some((owner, record));
+        Ok(())
+    }
+
+    // Before the command runs: whoever sees what it does finds it in ps. If it
+    // cannot start after all, cleanup removes the record.
+    fn attach(&mut self, container: &mut Container, child: Pid) -> Result<()> {
+        let Some((owner, record)) = &mut self.owned else { return Ok(()) };
+        // By now every mechanism has said what its flags ask for.
+        record.plan = container.plan.clone();
+        record.address = container.parts.address;
+        record.started(child.as_raw())?;
+        owner.write(record)
+    }
+
+    fn cleanup(&mut self, container: &mut Container) -> Result<()> {
+        let Some((owner, mut record)) = self.owned.take() else { return Ok(()) };
+        match container.end.exit {
+            Some((status, exit_code)) if !self.rm => {
+                record.ended(status, exit_code);
+                (record.oom_killed, record.reason) = (container.end.oom_killed, container.end.reason.take());
+                owner.write(&record).with_context(|| format!("remember how container {} ended", record.id))
+            }
+            // It never started, so that there is nothing to remember; or nobody
+            // wants to.
+            _ => owner.remove(),
+        }
+    }
+}
+// ANCHOR_END: mechanism
+
+// ANCHOR: name
+/// Docker's rule for names: a letter or digit, then at least one more of
+/// letters, digits, `_`, `.`, `-`.
+fn check_name(name: &str) -> Result<()> {
+    // ANCHOR: day4_task1_check_name_solution
+    let fine = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if name.len() < 2 || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(fine) {
+        bail!(
+            "--name {name:?}: expected two or more of letters, digits, '_', '.' and '-', the first a letter or digit, such as web-1"
+        );
+    }
+    Ok(())
+    // ANCHOR_END: day4_task1_check_name_solution
+}
+// ANCHOR_END: name

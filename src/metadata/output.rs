@@ -1,0 +1,43 @@
+//! Day 4: what the commands print, for people and for programs.
+
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write, stdout};
+
+use anyhow::Context;
+
+use crate::error::Result;
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs: an object a line.
+    Json,
+}
+
+/// Docker's table: columns as wide as their longest entry, three spaces apart.
+pub fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|cell| cell.to_string()).collect();
+    let all = || std::iter::once(&head).chain(rows);
+    let width = |column: usize| all().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut text = String::new();
+    for row in all() {
+        for (cell, width) in row.iter().zip(&widths).take(head.len() - 1) {
+            let _ = write!(text, "{cell:width$}   ");
+        }
+        text.push_str(&row[head.len() - 1]);
+        text.push('\n');
+    }
+    text
+}
+
+/// Prints `text` to stdout. That nobody reads on is no error (`ps | head`).
+pub fn print(text: &str) -> Result<u8> {
+    let mut out = stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("write to stdout"),
+        _ => Ok(0),
+    }
+}

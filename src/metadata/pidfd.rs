@@ -1,0 +1,76 @@
+//! Day 4: a process, by a handle that means this one and no other. Its number may be
+//! another's a moment after its end. (pidfd_open(2))
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+
+use crate::error::Result;
+use crate::explain::step;
+
+/// A process that ran when its handle was opened.
+#[derive(Debug)]
+pub struct Process {
+    /// Its number on the host, for people to read.
+    pub pid: i32,
+    handle: OwnedFd,
+}
+
+impl Process {
+    // ANCHOR: open
+    /// The process that has the number `pid` at this moment; `None`: none has.
+    pub fn open(pid: i32) -> Result<Option<Process>> {
+        // ANCHOR: day4_task3_open_solution
+        let Some(id) = Pid::from_raw(pid) else { bail!("the record's process id is {pid}") };
+        match pidfd_open(id, PidfdFlags::empty()) {
+            Ok(handle) => Ok(Some(Process { pid, handle })),
+            // EINVAL: being reaped at this moment, or the number is now a thread's.
+            Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("pidfd_open({pid})")),
+        }
+        // ANCHOR_END: day4_task3_open_solution
+    }
+    // ANCHOR_END: open
+
+    /// Has it ended, now or `within` a time from now (`None`: however long it takes)?
+    /// The handle becomes readable then. (pidfd_open(2))
+    pub fn has_ended(&self, within: Option<Duration>) -> Result<bool> {
+        let until = within.map(|time| Instant::now() + time);
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut [PollFd::new(&self.handle, PollFlags::IN)], timeout.as_ref()) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("poll a pidfd"),
+            }
+        }
+    }
+
+    /// Sends it `signal`; one that has just ended needs none. `day` is the caller's, for
+    /// the narration. (pidfd_send_signal(2))
+    pub fn signal(&self, day: u8, signal: Signal) -> Result<()> {
+        let pid = self.pid;
+        let describe = || {
+            let by_hand = format!("kill -s {} {pid}", &signal.as_str()[3..]);
+            (format!("pidfd_send_signal({pid}, {signal})"), by_hand)
+        };
+        let number = rustix::process::Signal::from_named_raw(signal as i32).context("no such signal")?;
+        step(day, describe, || match pidfd_send_signal(&self.handle, number) {
+            Err(Errno::SRCH) => Ok(()),
+            outcome => outcome,
+        })
+    }
+}
+
+impl AsFd for Process {
+    /// To poll it together with others: it becomes readable at the process's end.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}

@@ -1,0 +1,277 @@
+//! Day 4: `ps`, `inspect` and `rm`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Write, stderr};
+use std::thread::sleep;
+
+use anyhow::bail;
+use jiff::Timestamp;
+
+use crate::error::{self, Result};
+use crate::metadata::output::{Format, columns, print};
+use crate::metadata::record::{Record, Shown, Status};
+use crate::metadata::state::{State, is_id};
+use crate::metadata::traces::kill_all;
+use crate::wait::{A_MOMENT, PATIENCE};
+
+const DAY: u8 = 4;
+
+/// List containers
+#[derive(Debug, clap::Args)]
+pub struct Ps {
+    #[command(flatten)]
+    state: State,
+
+    /// All of them, also those that do not run
+    #[arg(short, long)]
+    all: bool,
+
+    /// Print the ids, and nothing else
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Print commands in full
+    #[arg(long)]
+    no_trunc: bool,
+
+    /// How to print them; json: a line for each, with what inspect shows
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// Show all that is remembered of containers, as a JSON array
+#[derive(Debug, clap::Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    state: State,
+
+    /// Their ids or names
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+/// Remove containers, and all that is remembered of them
+#[derive(Debug, clap::Args)]
+pub struct Rm {
+    #[command(flatten)]
+    state: State,
+
+    /// Kill those that run
+    #[arg(short, long)]
+    force: bool,
+
+    /// Their ids or names
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+impl Ps {
+    /// Prints the table, or what else the flags ask for. Returns the exit code.
+    pub fn execute(self) -> Result<u8> {
+        let listing = self.state.list()?;
+        for complaint in &listing.complaints {
+            let _ = writeln!(stderr(), "tiny-docker: {complaint}");
+        }
+        let mut records = Vec::new();
+        for record in listing.records {
+            match self.state.settle(record.clone()) {
+                Ok(settled) => records.push(settled),
+                // Removed by somebody since it was listed.
+                Err(_) if !self.state.dir(&record.id).exists() => {}
+                Err(error) => error::print(&error),
+            }
+        }
+        records.retain(|record| self.all || record.status == Status::Running);
+
+        let mut text = String::new();
+        match self.format {
+            _ if self.quiet => records.iter().for_each(|record| text += &format!("{}\n", record.id)),
+            Format::Table => text = table(&records, self.no_trunc),
+            Format::Json => {
+                for record in &records {
+                    writeln!(text, "{}", serde_json::to_string(&Shown::from(record))?)?;
+                }
+            }
+        }
+        print(&text)
+    }
+}
+
+impl Inspect {
+    /// Prints the array. Returns the exit code: 1 if one of them is unknown.
+    pub fn execute(self) -> Result<u8> {
+        let mut records = Vec::new();
+        let code = error::for_each(&self.containers, |word| {
+            records.push(self.state.settle(self.state.find(word)?)?);
+            Ok(())
+        });
+        let shown: Vec<Shown> = records.iter().map(Shown::from).collect();
+        print(&(serde_json::to_string_pretty(&shown)? + "\n"))?;
+        Ok(code)
+    }
+}
+
+impl Rm {
+    /// Prints what it removed. Returns the exit code: 1 if one could not be.
+    pub fn execute(self) -> Result<u8> {
+        Ok(error::for_each(&self.containers, |word| {
+            self.remove(word)?;
+            print(&format!("{word}\n")).map(drop)
+        }))
+    }
+
+    fn remove(&self, word: &str) -> Result<()> {
+        let id = match self.state.find(word) {
+            Ok(record) => record.id,
+            Err(error) => return self.remove_unreadable(word, error),
+        };
+        match self.remove_container(&id) {
+            // Somebody else was faster: another rm, or `run --rm`.
+            Err(_) if !self.state.dir(&id).exists() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    // ANCHOR: rm
+    fn remove_container(&self, id: &str) -> Result<()> {
+        // ANCHOR: day4_task4_remove_container_solution
+        loop {
+            let record = self.state.read(id)?;
+            let title = record.title();
+            match record.process()? {
+                Some(process) if self.force => {
+                    kill_all(DAY, &self.state.dir(id), &process)?;
+                    process.has_ended(Some(PATIENCE))?;
+                }
+                Some(_) => bail!(
+                    "container {title} is running; stop it first, or have it killed: tiny-docker rm -f {title}"
+                ),
+                None if record.status == Status::Created => match self.state.try_own(id)? {
+                    // Its run was killed before the command started.
+                    Some(owner) => return owner.remove(),
+                    None if self.force => sleep(A_MOMENT),
+                    None => {
+                        bail!("container {title} is about to start; try again, or: tiny-docker rm -f {title}")
+                    }
+                },
+                // Not before its owner has seen the end, and let go.
+                None => return self.state.own(id)?.remove(),
+            }
+        }
+        // ANCHOR_END: day4_task4_remove_container_solution
+    }
+    // ANCHOR_END: rm
+
+    /// A directory with the name of a container and no record that can be read.
+    /// It goes only when somebody insists.
+    fn remove_unreadable(&self, word: &str, error: anyhow::Error) -> Result<()> {
+        let dir = self.state.dir(word);
+        if !is_id(Some(word.as_ref())) || !fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir()) {
+            return Err(error);
+        }
+        match self.state.read(word) {
+            Ok(_) => bail!("container {word} is being made at this moment"),
+            Err(error) if !self.force => Err(error
+                .context(format!("{word} cannot be read; tiny-docker rm -f {word} removes it all the same"))),
+            Err(_) => self.state.own(word)?.remove(),
+        }
+    }
+}
+
+fn table(records: &[Record], no_trunc: bool) -> String {
+    let mut head = vec!["CONTAINER ID", "NAME", "PID", "STATUS", "CREATED", "COMMAND"];
+    let now = Timestamp::now();
+    let mut rows: Vec<Vec<String>> = records
+        .iter()
+        .map(|record| {
+            vec![
+                record.id.clone(),
+                record.name.clone().unwrap_or_default(),
+                record.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+                status(record, now),
+                format!("{} ago", since(record.created_at, now)),
+                command(record, no_trunc),
+            ]
+        })
+        .collect();
+    // From day 9 on there are some that have one.
+    if records.iter().any(|record| record.address.is_some()) {
+        head.insert(5, "ADDRESS");
+        for (row, record) in rows.iter_mut().zip(records) {
+            row.insert(5, record.address.map(|address| address.to_string()).unwrap_or_default());
+        }
+    }
+    columns(&head, &rows)
+}
+
+// ANCHOR: status
+/// The status in Docker's words.
+fn status(record: &Record, now: Timestamp) -> String {
+    // ANCHOR: day4_task2_status_solution
+    let code = record.exit_code.map_or("unknown".to_string(), |code| code.to_string());
+    match (record.status, record.finished_at) {
+        (Status::Created, _) => "Created".into(),
+        (Status::Running, _) => format!("Up {}", since(record.created_at, now)),
+        (Status::Exited, Some(at)) => format!("Exited ({code}) {} ago", since(at, now)),
+        (Status::Exited, None) => format!("Exited ({code})"),
+    }
+    // ANCHOR_END: day4_task2_status_solution
+}
+// ANCHOR_END: status
+
+/// The time from `then` to `now` as Docker says it: one unit, rounded down.
+fn since(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match () {
+        () if seconds < 1 => "Less than a second".into(),
+        () if seconds < 2 => "1 second".into(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes < 2 => "About a minute".into(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours < 2 => "About an hour".into(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if days < 14 => format!("{days} days"),
+        () if days < 60 => format!("{} weeks", days / 7),
+        () if days < 730 => format!("{} months", days / 30),
+        () => format!("{} years", days / 365),
+    }
+}
+
+/// The command in quotes, on one line whatever is in it; its first 20
+/// characters, unless `no_trunc`.
+fn command(record: &Record, no_trunc: bool) -> String {
+    let text = record.command().join(" ");
+    let short: String = text.chars().take(19).collect();
+    if no_trunc || text.chars().count() <= 20 { format!("{text:?}") } else { format!("{:?}", short + "…") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::since;
+    use jiff::Timestamp;
+
+    #[test]
+    fn times_are_said_as_docker_says_them() {
+        let then = Timestamp::UNIX_EPOCH;
+        for (seconds, expected) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (180, "3 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (86400 * 3, "3 days"),
+            (86400 * 21, "3 weeks"),
+            (86400 * 90, "3 months"),
+            (86400 * 800, "2 years"),
+        ] {
+            let now = Timestamp::from_second(seconds).unwrap();
+            assert_eq!(since(then, now), expected);
+        }
+        // A clock that was set back.
+        assert_eq!(since(Timestamp::from_second(9).unwrap(), then), "Less than a second");
+    }
+}

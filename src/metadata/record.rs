@@ -1,0 +1,234 @@
+//! Day 4: the record of one container, and the evidence that it is still true.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use nix::sys::wait::WaitStatus;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::metadata::pidfd::Process;
+use crate::plan::{Network, Plan};
+
+/// Of the records that this program writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+// ANCHOR: record
+/// What is remembered of a container. ([`Shown`] is what `inspect` shows of it.)
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// [`VERSION`], so that a later program can tell what it reads.
+    pub version: u32,
+    /// 12 hexadecimal digits.
+    pub id: String,
+    /// From `--name`.
+    pub name: Option<String>,
+    /// What it is to be: all that is needed to make it again.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// What it does.
+    pub status: Status,
+    /// When `run` began.
+    pub created_at: Timestamp,
+    /// While it runs: the process id of its command, on the host.
+    pub pid: Option<i32>,
+    /// When that process started: clock ticks after boot. (proc_pid_stat(5), field 22)
+    pub start_time: Option<u64>,
+    /// Of which boot. (random(4), boot_id)
+    pub boot_id: Option<String>,
+    /// What `run` exits with; `None` if nobody saw it end.
+    pub exit_code: Option<u8>,
+    /// The signal that killed it.
+    pub signal: Option<String>,
+    /// When it ended; if nobody saw that, when it was found.
+    pub finished_at: Option<Timestamp>,
+    /// While it runs: its address on the bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// From day 7 on: whether the kernel killed any of it for want of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_killed: Option<bool>,
+    /// Why it ended, in words, where the exit code does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+// ANCHOR_END: record
+
+/// What a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its command has not started, and if its `run` was killed, never will.
+    Created,
+    /// Its command runs.
+    Running,
+    /// Its command has ended.
+    Exited,
+}
+
+impl Record {
+    /// The record of a container that is about to be made. Its id is given by
+    /// [`State::create`](crate::metadata::state::State::create).
+    pub fn new(plan: Plan, name: Option<String>) -> Record {
+        Record {
+            version: VERSION,
+            id: String::new(),
+            name,
+            plan,
+            status: Status::Created,
+            created_at: Timestamp::now(),
+            pid: None,
+            start_time: None,
+            boot_id: None,
+            exit_code: None,
+            signal: None,
+            finished_at: None,
+            address: None,
+            oom_killed: None,
+            reason: None,
+        }
+    }
+
+    // ANCHOR: started
+    /// The command runs, as process `pid`.
+    pub fn started(&mut self, pid: i32) -> Result<()> {
+        // ANCHOR: day4_task1_started_solution
+        self.status = Status::Running;
+        self.pid = Some(pid);
+        self.start_time = start_time(pid);
+        self.boot_id = Some(boot_id()?.into());
+        Ok(())
+        // ANCHOR_END: day4_task1_started_solution
+    }
+    // ANCHOR_END: started
+
+    // ANCHOR: ended
+    /// The command ended with `status`, and `exit_code` is what `run` makes of it.
+    pub fn ended(&mut self, status: WaitStatus, exit_code: u8) {
+        // ANCHOR: day4_task1_ended_solution
+        self.ended_unseen();
+        self.exit_code = Some(exit_code);
+        if let WaitStatus::Signaled(_, signal, _) = status {
+            self.signal = Some(signal.to_string());
+        }
+        // ANCHOR_END: day4_task1_ended_solution
+    }
+    // ANCHOR_END: ended
+
+    /// The command has ended, and nobody can say how.
+    pub fn ended_unseen(&mut self) {
+        self.status = Status::Exited;
+        self.finished_at = Some(Timestamp::now());
+        (self.pid, self.start_time, self.boot_id, self.address) = (None, None, None, None);
+    }
+
+    // ANCHOR: process
+    /// The command's process, if it still runs, and if that number still means the
+    /// process that the record means.
+    ///
+    /// A process id alone is no evidence: ids are used again, and after a boot
+    /// they begin anew. First the handle, then the look at the start time: what
+    /// the handle means can no longer change in between.
+    pub fn process(&self) -> Result<Option<Process>> {
+        // ANCHOR: day4_task3_process_solution
+        let Some(pid) = self.pid.filter(|_| self.status == Status::Running) else { return Ok(None) };
+        if self.boot_id.as_deref() != Some(boot_id()?) {
+            return Ok(None);
+        }
+        let Some(process) = Process::open(pid)? else { return Ok(None) };
+        let same = self.start_time.is_some() && start_time(pid) == self.start_time;
+        Ok((same && !process.has_ended(Some(Duration::ZERO))?).then_some(process))
+        // ANCHOR_END: day4_task3_process_solution
+    }
+    // ANCHOR_END: process
+
+    /// The words of its command, for people: bytes that are no UTF-8 as �.
+    pub fn command(&self) -> Vec<String> {
+        self.plan.command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    /// For messages: the name if it has one, else the id.
+    pub fn title(&self) -> &str {
+        self.name.as_ref().unwrap_or(&self.id)
+    }
+}
+
+/// A record as `inspect` shows it: as text, and of the plan what people ask for first.
+#[derive(Debug, Serialize)]
+pub struct Shown<'a> {
+    version: u32,
+    id: &'a str,
+    name: Option<&'a str>,
+    command: Vec<String>,
+    hostname: Option<&'a str>,
+    rootfs: Option<String>,
+    status: Status,
+    created_at: Timestamp,
+    pid: Option<i32>,
+    start_time: Option<u64>,
+    boot_id: Option<&'a str>,
+    exit_code: Option<u8>,
+    signal: Option<&'a str>,
+    finished_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<Network>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oom_killed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a Record> for Shown<'a> {
+    fn from(record: &'a Record) -> Shown<'a> {
+        Shown {
+            version: record.version,
+            id: &record.id,
+            name: record.name.as_deref(),
+            command: record.command(),
+            hostname: record.plan.hostname.as_deref(),
+            rootfs: record.plan.rootfs.as_ref().map(|dir| dir.to_string_lossy().into_owned()),
+            status: record.status,
+            created_at: record.created_at,
+            pid: record.pid,
+            start_time: record.start_time,
+            boot_id: record.boot_id.as_deref(),
+            exit_code: record.exit_code,
+            signal: record.signal.as_deref(),
+            finished_at: record.finished_at,
+            network: record.plan.network,
+            address: record.address,
+            oom_killed: record.oom_killed,
+            reason: record.reason.as_deref(),
+        }
+    }
+}
+
+// ANCHOR: start_time
+/// Field 22 of /proc/PID/stat. `None` when there is no such process.
+fn start_time(pid: i32) -> Option<u64> {
+    // ANCHOR: day4_task1_start_time_solution
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses. A program chooses
+    // its name, and may call itself ") Z 1 1": count from the last parenthesis.
+    let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&stat[name_ends + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    // ANCHOR_END: day4_task1_start_time_solution
+}
+// ANCHOR_END: start_time
+
+/// Another one after each boot. (random(4))
+fn boot_id() -> Result<&'static str> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = BOOT_ID.get() {
+        return Ok(id);
+    }
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
+    Ok(BOOT_ID.get_or_init(|| id.trim().to_string()))
+}

@@ -1,0 +1,212 @@
+//! What a container shall be, and nothing of how that is done: what was asked for,
+//! as data. The record keeps it (day 4), so that a container can be made again from
+//! what is on the disk.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use nix::sched::CloneFlags;
+use serde::{Deserialize, Serialize};
+
+// ANCHOR: plan
+/// What a container shall be. The command line says the first of it, and every
+/// mechanism's `prepare` adds what its flags ask for. Paths on the host are absolute.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// The command and its arguments.
+    #[serde(with = "bytes::list")]
+    pub command: Vec<OsString>,
+    /// The command's environment.
+    #[serde(default, with = "bytes::environment")]
+    pub environment: BTreeMap<OsString, OsString>,
+    /// The new namespaces it is born into.
+    #[serde(default = "CloneFlags::empty", with = "flags")]
+    pub namespaces: CloneFlags,
+    /// Its own host name; `None`: the host's.
+    pub hostname: Option<String>,
+    /// The directory that becomes its `/`; `None`: the host's `/`.
+    #[serde(with = "bytes::path")]
+    pub rootfs: Option<PathBuf>,
+    /// Whether its `/` is read-only.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Whom the command runs as, `USER[:GROUP]`; `None`: whoever started the runtime.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Where the command starts, seen from inside; `None`: wherever it is.
+    #[serde(default, with = "bytes::path")]
+    pub working_dir: Option<PathBuf>,
+    /// Whether it has a terminal of its own.
+    #[serde(default)]
+    pub tty: bool,
+    /// Whether its stdin stays open.
+    #[serde(default)]
+    pub interactive: bool,
+    /// Whether a small init is its PID 1.
+    #[serde(default)]
+    pub init: bool,
+    /// Its limits: files of its cgroup, and what is written into them, in order.
+    #[serde(default)]
+    pub limits: Vec<(String, String)>,
+    /// What it is connected to; `None`: nobody said, so to all that the host is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// The address it asks for; `None`: any that is free.
+    #[serde(default)]
+    pub ip: Option<Ipv4Addr>,
+    /// The name servers it asks for; none: the host's.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+}
+// ANCHOR_END: plan
+
+// ANCHOR: network
+/// What a container is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// All that the host has: its interfaces, its ports (no isolation)
+    Host,
+    /// Nothing but itself: a loopback interface
+    #[value(alias = "isolated")]
+    None,
+    /// The other containers, the host, and by it the outside world (day 9)
+    Bridge,
+}
+// ANCHOR_END: network
+
+impl Plan {
+    /// A container like its host in everything: just a process that runs `command`,
+    /// with this process's environment.
+    pub fn new(command: Vec<OsString>) -> Plan {
+        Plan {
+            command,
+            environment: std::env::vars_os().collect(),
+            namespaces: CloneFlags::empty(),
+            hostname: None,
+            rootfs: None,
+            read_only: false,
+            user: None,
+            working_dir: None,
+            tty: false,
+            interactive: false,
+            init: false,
+            limits: vec![],
+            network: None,
+            ip: None,
+            dns: vec![],
+        }
+    }
+}
+
+/// Flags of clone3 by their names: `["CLONE_NEWPID"]`.
+mod flags {
+    use nix::sched::CloneFlags;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub fn serialize<S: Serializer>(flags: &CloneFlags, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(flags.iter_names().map(|(name, _)| name))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CloneFlags, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        let flag = |name: &String| {
+            CloneFlags::from_name(name).ok_or_else(|| D::Error::custom(format!("no namespace {name:?}")))
+        };
+        names.iter().map(flag).collect()
+    }
+}
+
+/// What the kernel takes is bytes, and JSON is text. What is UTF-8 becomes a string;
+/// anything else a list of its bytes, so that it comes back as it was.
+mod bytes {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Word {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    impl From<&OsStr> for Word {
+        fn from(word: &OsStr) -> Word {
+            match word.to_str() {
+                Some(text) => Word::Text(text.into()),
+                None => Word::Bytes(word.as_bytes().into()),
+            }
+        }
+    }
+
+    impl From<Word> for OsString {
+        fn from(word: Word) -> OsString {
+            match word {
+                Word::Text(text) => text.into(),
+                Word::Bytes(bytes) => OsString::from_vec(bytes),
+            }
+        }
+    }
+
+    pub mod list {
+        use super::*;
+        use serde::{Deserializer, Serializer};
+
+        pub fn serialize<S: Serializer>(words: &[OsString], serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(words.iter().map(|word| Word::from(word.as_os_str())))
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<OsString>, D::Error> {
+            Ok(Vec::<Word>::deserialize(deserializer)?.into_iter().map(OsString::from).collect())
+        }
+    }
+
+    pub mod path {
+        use super::*;
+        use serde::{Deserializer, Serializer};
+        use std::path::PathBuf;
+
+        pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+            path.as_ref().map(|path| Word::from(path.as_os_str())).serialize(serializer)
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+            Ok(Option::<Word>::deserialize(deserializer)?.map(|word| OsString::from(word).into()))
+        }
+    }
+
+    /// As execve(2) takes it: `NAME=VALUE`.
+    pub mod environment {
+        use super::*;
+        use serde::{Deserializer, Serializer};
+        use std::collections::BTreeMap;
+
+        type Environment = BTreeMap<OsString, OsString>;
+
+        pub fn serialize<S: Serializer>(all: &Environment, serializer: S) -> Result<S::Ok, S::Error> {
+            let entry = |(name, value): (&OsString, &OsString)| {
+                [name.as_os_str(), OsStr::new("="), value].into_iter().collect()
+            };
+            list::serialize(&all.iter().map(entry).collect::<Vec<OsString>>(), serializer)
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Environment, D::Error> {
+            let split = |entry: OsString| {
+                // A name may begin with '=', and has at least one byte.
+                let at = entry.as_bytes().iter().skip(1).position(|byte| *byte == b'=');
+                let (name, value) = entry.as_bytes().split_at(at.map_or(entry.len(), |at| at + 1));
+                (
+                    OsStr::from_bytes(name).to_owned(),
+                    OsStr::from_bytes(value.strip_prefix(b"=").unwrap_or(value)).to_owned(),
+                )
+            };
+            Ok(list::deserialize(deserializer)?.into_iter().map(split).collect())
+        }
+    }
+}

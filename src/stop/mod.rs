@@ -1,0 +1,209 @@
+//! Day 6: stop. *Can I stop a running container?*
+//!
+//! The mechanism of a run passes signals on to the command. `stop`, `kill` and
+//! `wait` reach a container from outside.
+
+pub mod init;
+pub mod signals;
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::container::{Container, Mechanism};
+use crate::error::{self, Result};
+use crate::metadata::output::print;
+use crate::metadata::pidfd::Process;
+use crate::metadata::record::{Record, Status};
+use crate::metadata::state::State;
+use crate::metadata::traces::kill_all;
+use crate::wait::{A_MOMENT, Arrived, PATIENCE};
+
+use self::signals::{pass_on, signal_named};
+
+const DAY: u8 = 6;
+
+/// The flags of day 6.
+#[derive(Debug, clap::Args)]
+pub struct Stop {
+    /// Have a small init as PID 1, which passes signals on and reaps zombies
+    #[arg(long)]
+    init: bool,
+}
+
+// ANCHOR: mechanism
+impl Mechanism for Stop {
+    fn prepare(&mut self, container: &mut Container) -> Result<()> {
+        container.plan.init = self.init;
+        if container.plan.init {
+            container.parts.before_exec = Some(init::stay_behind);
+        }
+        Ok(())
+    }
+
+    fn signalled(&mut self, child: Pid, arrived: Arrived) -> Result<bool> {
+        pass_on(child, arrived)?;
+        // A runtime that is told to stop, as by Ctrl-Z, still does that itself.
+        Ok(arrived.signal != Signal::SIGTSTP)
+    }
+}
+// ANCHOR_END: mechanism
+
+/// Stop containers: SIGTERM, and after a while SIGKILL
+#[derive(Debug, clap::Args)]
+pub struct StopContainers {
+    #[command(flatten)]
+    state: State,
+
+    /// Seconds to wait before SIGKILL; negative: for ever
+    #[arg(
+        short,
+        long,
+        visible_alias = "time",
+        value_name = "SECS",
+        default_value_t = 10,
+        allow_negative_numbers = true
+    )]
+    timeout: i64,
+
+    /// Their ids or names
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+/// Send a signal to containers
+#[derive(Debug, clap::Args)]
+pub struct Kill {
+    #[command(flatten)]
+    state: State,
+
+    /// Its name or number
+    #[arg(short, long, default_value = "KILL", value_parser = signal_named)]
+    signal: Signal,
+
+    /// Their ids or names
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+/// Wait until containers end, and print their exit codes
+#[derive(Debug, clap::Args)]
+pub struct Wait {
+    #[command(flatten)]
+    state: State,
+
+    /// Their ids or names
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+impl StopContainers {
+    /// Prints those that do not run any more. Returns the exit code: 1 if one of
+    /// them could not be stopped.
+    pub fn execute(self) -> Result<u8> {
+        Ok(error::for_each(&self.containers, |word| {
+            self.stop(word)?;
+            print(&format!("{word}\n")).map(drop)
+        }))
+    }
+
+    // ANCHOR: stop
+    /// One that has ended already is stopped already.
+    fn stop(&self, word: &str) -> Result<()> {
+        // ANCHOR: day6_task2_stop_solution
+        let Some((record, process)) = running(&self.state, word)? else { return Ok(()) };
+        let patience = u64::try_from(self.timeout).ok().map(Duration::from_secs);
+        process.signal(DAY, Signal::SIGTERM)?;
+        if !process.has_ended(patience)? {
+            kill_all(DAY, &self.state.dir(&record.id), &process)?;
+        }
+        recorded(&self.state, &record, &process)
+        // ANCHOR_END: day6_task2_stop_solution
+    }
+    // ANCHOR_END: stop
+}
+
+impl Kill {
+    /// Prints those that got the signal. Returns the exit code: 1 if one did not.
+    pub fn execute(self) -> Result<u8> {
+        Ok(error::for_each(&self.containers, |word| {
+            let Some((record, process)) = running(&self.state, word)? else {
+                bail!("container {word} is not running; tiny-docker ps lists those that are");
+            };
+            if self.signal != Signal::SIGKILL {
+                process.signal(DAY, self.signal)?;
+            } else {
+                kill_all(DAY, &self.state.dir(&record.id), &process)?;
+                recorded(&self.state, &record, &process)?;
+            }
+            print(&format!("{word}\n")).map(drop)
+        }))
+    }
+}
+
+impl Wait {
+    /// Prints a line for each, in the order given. Returns the exit code: 1 if
+    /// one is unknown.
+    pub fn execute(self) -> Result<u8> {
+        Ok(error::for_each(&self.containers, |word| {
+            let code = self.wait(word)?;
+            print(&format!("{code}\n")).map(drop)
+        }))
+    }
+
+    // ANCHOR: wait
+    fn wait(&self, word: &str) -> Result<u8> {
+        // ANCHOR: day6_task3_wait_solution
+        let id = self.state.find(word)?.id;
+        if let Some((_, process)) = running(&self.state, &id)? {
+            process.has_ended(None)?;
+        }
+        // Whoever saw it end writes that down before it lets go of the container.
+        drop(self.state.own(&id).with_context(|| format!("{word} was removed when it ended"))?);
+        match self.state.read(&id)?.exit_code {
+            Some(code) => Ok(code),
+            None => bail!("nobody saw how container {word} ended: its run was killed"),
+        }
+        // ANCHOR_END: day6_task3_wait_solution
+    }
+    // ANCHOR_END: wait
+}
+
+// ANCHOR: running
+/// The container that `word` means, and a handle on its process; `None` if it
+/// does not run. One that is about to start is waited for.
+fn running(state: &State, word: &str) -> Result<Option<(Record, Process)>> {
+    let id = state.find(word)?.id;
+    loop {
+        let record = state.read(&id)?;
+        if let Some(process) = record.process()? {
+            return Ok(Some((record, process)));
+        }
+        if record.status != Status::Created || state.try_own(&id)?.is_some() {
+            return Ok(None);
+        }
+        sleep(A_MOMENT);
+    }
+}
+// ANCHOR_END: running
+
+/// Waits until a container that got its last signal has ended, and whoever runs
+/// it has written that down.
+fn recorded(state: &State, record: &Record, process: &Process) -> Result<()> {
+    if !process.has_ended(Some(PATIENCE))? {
+        bail!(
+            "container {} got SIGKILL and is still there: the kernel has it do something that cannot be interrupted",
+            record.title()
+        );
+    }
+    match state.own(&record.id) {
+        Ok(_owner) => {}
+        // `run --rm` does not write it down.
+        Err(_) if !state.dir(&record.id).exists() => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    state.settle(record.clone()).map(drop)
+}
