@@ -8,10 +8,13 @@ export PATH=$PATH:$HOME/.cargo/bin:$here/bin
 version=0.5.4
 
 if ! mdbook --version 2>/dev/null | grep -q 'v0\.5\.'; then
-    echo "book: installing mdbook $version (a few minutes, once)" >&2
+    # shellcheck source=days/days.sh
+    . "$here/../days/days.sh"
+    echo "book: installing mdbook $version (about three minutes on two processors, once)" >&2
     # Static: a bundle takes it to machines with another C library.
     host=$(rustc -vV | sed -n 's/^host: //p')
-    RUSTFLAGS='-C target-feature=+crt-static' cargo install --quiet mdbook --version "$version" --locked --target "$host"
+    RUSTFLAGS='-C target-feature=+crt-static' quietly "book: mdbook" \
+        cargo --color never install mdbook --version "$version" --locked --target "$host"
 fi
 cd "$here"
 if [ "${1:-}" = serve ]; then exec mdbook serve --open; fi

@@ -18,10 +18,42 @@ require_day() { # DAY MAKE-TARGET
     fi
 }
 
+# The sources that are built for DAY: the heart, and the folders up to that day's.
+sources_up_to() { # DAY DIR
+    echo "$2"/src/*.rs
+    awk -v day="$1" -v src="$2/src/" '
+        /^#\[cfg\(feature = "day/ { number = $0; sub(/.*"day/, "", number); number += 0 }
+        /^pub mod / && number && number <= day { sub(/;/, "", $3); print src $3 }
+        /^pub mod / { number = 0 }' "$repo/src/lib.rs"
+}
+
 # The test programs of the days FIRST to LAST: day1_cli day2_namespaces ...
 test_programs() { # FIRST LAST
     local day
     for ((day = $1; day <= $2; day++)); do basename "$repo"/tests/day"$day"_*.rs .rs; done
+}
+
+# On a terminal shows what comes, each line in the place of the one before, and nothing at
+# the end; in a log nothing.
+in_place() { # TITLE
+    if [ -t 2 ]; then
+        live_awk -v title="$1" -v columns="$(tput cols 2>/dev/null || echo 80)" '
+            { gsub(/\033\[[0-9;]*m|\r/, ""); printf "\r\033[K%s", substr(title ": " $0, 1, columns - 1) >"/dev/stderr" }
+            END { printf "\r\033[K" >"/dev/stderr" }'
+    else
+        cat >/dev/null
+    fi
+}
+
+# Runs a build, whose words are shown in_place; all of them if it fails.
+quietly() { # TITLE COMMAND...
+    local title=$1 log ended=0
+    shift
+    log=$(mktemp)
+    "$@" 2>&1 | tee "$log" | in_place "$title" || ended=$?
+    [ $ended = 0 ] || cat "$log" >&2
+    rm "$log"
+    return $ended
 }
 
 # awk, which says each line when it comes. Debian's, mawk, else waits for many.

@@ -17,7 +17,8 @@ mkdir "$copy/vm" && find "$repo/vm" -maxdepth 1 -type f -exec cp {} "$copy/vm/" 
 ln -s "$repo/vm/image" "$copy/vm/image"
 mkdir -p "$copy/book/src" && cp "$repo"/book/src/*.md "$copy/book/src/"
 # What was built of other crates need not be built again.
-export CARGO_TARGET_DIR=$repo/target/prove
+set_version "$copy" lab-test
+export CARGO_TARGET_DIR=$repo/target
 cd "$copy"
 
 # Runs a command, which must end with CODE, and say all that is expected of it.

@@ -69,6 +69,20 @@ green_after() { # DAY TASK
         }' "$repo"/tests/day"$1"_*.rs "$(folder_of "$1")/README.md"
 }
 
+# Makes the crate DIR a workspace of its own, in which what a stub does not use yet is no
+# mistake.
+make_workspace() { # DIR
+    printf '\n[workspace]\n' >>"$1/Cargo.toml"
+    sed -i 's/^\[lints\.rust\]$/&\nunused = { level = "allow", priority = -1 }/' "$1/Cargo.toml"
+}
+
+# Gives the crate DIR a version of its own. Cargo tells the packages of one target folder
+# apart by name and version, and not by their place: it would take one for the other.
+set_version() { # DIR NAME
+    sed -i "0,/^version = .*/s//version = \"0.0.0-$2\"/" "$1/Cargo.toml"
+    sed -i "/^name = \"tiny-docker-rs\"\$/{n;s/.*/version = \"0.0.0-$2\"/}" "$1/Cargo.lock"
+}
+
 # Writes DIR/src: the repo's sources as starter.awk makes starters of them.
 write_sources() { # DIR AWK-VARIABLES...
     local dir=$1 file

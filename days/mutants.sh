@@ -11,7 +11,7 @@ while read -r job test _ rest; do
     day=${job#wrong}
     day=${day%%-*}
     patch=${job#wrong*-}
-    message=$(sed 's/ *([0-9]* s)$//; s/^red, as it must be:* *//' <<<"$rest")
+    message=$(sed 's/ *([0-9.]* s).*$//; s/^red, as it must be:* *//' <<<"$rest")
     # An assertion that only quotes its own code, or nothing at all.
     case $message in
         "" | "assertion failed: "* | "called "*"unwrap()"*) mute+=("day $day, $patch: $message") ;;
@@ -21,7 +21,7 @@ while read -r job test _ rest; do
     # shellcheck disable=SC2016  # the quotes are Markdown's
     printf '| %s | %s: %s | `%s` | `%s` |\n' "$day" "$patch" "$what" "$test" "${message//\`/\'}"
     count=$((count + 1))
-done < <(grep '^wrong[0-9]*-.* \.\.\. red, as it must be' | sort -V)
+done < <(sed 's|^ *[0-9]*/[0-9]*  ||' | grep '^wrong[0-9]*-.* \.\.\. red, as it must be' | sort -V)
 
 patches=("$repo"/days/*/wrong/*.patch)
 [ "$count" = ${#patches[@]} ] || {

@@ -29,7 +29,7 @@ BEGIN {
         shown = day SUBSEP task
     }
     tests++
-    took = match($0, /\([0-9]+ s\)$/) ? " " substr($0, RSTART) : ""
+    took = match($0, /\([0-9.]+ s\)$/) && substr($0, RSTART + 1) + 0 >= 3 ? " " substr($0, RSTART) : ""
     if ($4 == "ok") {
         printf "  %s✓%s %s%s\n", green, plain, sentence, took
         print day, name, "ok" >results

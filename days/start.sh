@@ -1,15 +1,12 @@
 #!/bin/bash
-# days/start.sh DAY [DIR [SOLVED OPEN]]: makes DIR (lab/), the learner's own crate: the
+# days/start.sh DAY [DIR]: makes DIR (lab/), the learner's own crate: the
 # days before DAY complete, and every body that a learner writes from DAY on replaced
 # by a todo!(). It is generated from src/, so it can never drift from it.
-# SOLVED, OPEN: as somebody has it who is on his way: DAY's tasks up to SOLVED complete,
-# those up to OPEN a todo!(), the later ones with what the exercise has for them "for now".
 set -euo pipefail
 # shellcheck source=days/lab.sh
 . "$(dirname "$(readlink -f "$0")")/lab.sh"
 day=${1:-}
 lab=${2:-$lab}
-solved=${3:-0} open=${4:-}
 
 require_day "$day" start
 [ ! -e "$lab" ] || fail "$lab is there already, and is yours: it is never overwritten." \
@@ -23,13 +20,8 @@ trap 'rm -rf "$new"' EXIT
 copy_crate "$new"
 printf '/target/\n/.lab/\n/.vscode/\n/rust-analyzer.toml\n' >"$new/.gitignore"
 
-# A workspace of its own. And what a stub does not use yet is no mistake.
-printf '\n[workspace]\n' >>"$new/Cargo.toml"
-sed -i 's/^\[lints\.rust\]$/&\nunused = { level = "allow", priority = -1 }/' "$new/Cargo.toml"
-
-[ -z "$open" ] || for_now "$day" >"$new/.for-now"
-write_sources "$new" -v day="$day" -v solved="$solved" -v open="$open" -v for_now="${open:+$new/.for-now}"
-rm -f "$new/.for-now"
+make_workspace "$new"
+write_sources "$new" -v day="$day"
 
 git -C "$new" init --quiet --initial-branch=main
 git -C "$new" add .

@@ -1,14 +1,7 @@
 # Makes a starter of a source file: each body between
 #     // ANCHOR: dayN_taskK_function_solution   and   // ANCHOR_END: dayN_taskK_function_solution
-# becomes `todo!("day N, task K: function")`, if N is later than `day`; or if it is that
-# day, and K later than `solved`. The markers, which are for the book, go in any case.
-# With `for_now`, a file of FUNCTION and code, the tasks after `open` get that instead.
-
-BEGIN {
-    FS = "\t"
-    while (for_now != "" && (getline <for_now) > 0) code[$1] = $2
-    FS = " "
-}
+# becomes `todo!("day N, task K: function")`, if N is `day` or later. The markers, which
+# are for the book, go in any case.
 
 /\/\/ ANCHOR: day[0-9]+_task[0-9]+_[a-z_]+_solution$/ {
     name = $NF
@@ -16,11 +9,9 @@ BEGIN {
     sub(/^[0-9]+_task/, "", name); task = name + 0
     sub(/^[0-9]+_/, "", name)
     sub(/_solution$/, "", name)
-    if (number > day || (number == day && task > solved)) {
-        body = "todo!(\"day " number ", task " task ": " name "\")"
-        if (number == day && task > open && name in code) body = code[name]
+    if (number >= day) {
         match($0, /^ */)
-        printf "%s%s\n", substr($0, 1, RLENGTH), body
+        printf "%stodo!(\"day %d, task %d: %s\")\n", substr($0, 1, RLENGTH), number, task, name
         skipping = 1
     }
     next

@@ -29,16 +29,19 @@ new=$here/image.new
 trap 'rm -rf "$work" "$new"' EXIT
 rm -rf "$new"
 mkdir -p "$new"
-step() { printf 'vm: %3d s  %s\n' "$SECONDS" "$1" >&2; }
+number=0
+step() { printf 'vm: %3d s  [%d of 2]  %s\n' "$SECONDS" $((++number)) "$1" >&2; }
+# On a terminal what mmdebstrap says, each line in the place of the one before.
+shown() { if [ -t 2 ]; then tr '\r' '\n' | while read -r line; do printf '\r\033[Kvm:        %s' "${line:0:70}" >&2; done && printf '\r\033[K' >&2; else cat >/dev/null; fi; }
 
 extract() { # PACKAGES TAR
-    mmdebstrap --quiet --aptopt='APT::Sandbox::User "root"' --variant=extract --mode=chrootless --include="$1" "$suite" "$2" 2>"$2.log" || {
+    mmdebstrap --aptopt='APT::Sandbox::User "root"' --variant=extract --mode=chrootless --include="$1" "$suite" "$2" 2>&1 | tee "$2.log" | shown || {
         cat "$2.log" >&2
         echo "vm: Debian's packages cannot be fetched; is there a network, or a mirror in /etc/apt?" >&2
         exit 1
     }
 }
-step "fetching and extracting Debian packages (kernel, tools, a rootfs with python3)"
+step "fetching and extracting Debian packages: kernel, tools, a rootfs with python3 (100 MB; half a minute where they come fast)"
 extract "$container_packages" "$work/debian.tar" &
 debian=$!
 extract "$packages" "$work/root.tar"
@@ -132,4 +135,4 @@ fakeroot bash "$work/assemble"
 echo "$stamp" >"$new/stamp"
 rm -rf "$here/image"
 mv "$new" "$here/image"
-step "the image is built ($(du -sh "$here/image" | cut -f1))"
+printf 'vm: %3d s  the image is built (%s)\n' "$SECONDS" "$(du -sh "$here/image" | cut -f1)" >&2

@@ -11,7 +11,8 @@ file=$(realpath -m "${1:-$repo/tiny-docker-bundle.tar.gz}")
 
 [ -z "$(git -C "$repo" status --porcelain)" ] ||
     echo "bundle: what is not committed does not go in: $(git -C "$repo" status --porcelain | wc -l) file(s)" >&2
-step() { printf 'bundle: %3d s  %s\n' "$SECONDS" "$1" >&2; }
+number=0
+step() { printf 'bundle: %3d s  [%d of 5]  %s\n' "$SECONDS" $((++number)) "$1" >&2; }
 step "the VM's image, a root file system"
 "$repo/vm/setup.sh"
 "$repo/vm/build-image.sh"
@@ -36,7 +37,7 @@ step "the crates"
 # Cargo reads the folders above a crate's, too: so this holds for the repository
 # and for lab/ in it, and neither knows of it.
 mkdir "$top/.cargo"
-cargo vendor --quiet --locked --versioned-dirs --manifest-path "$top/tiny-docker-rs/Cargo.toml" "$top/vendor" >/dev/null
+quietly "bundle: crates" cargo --color never vendor --locked --versioned-dirs --manifest-path "$top/tiny-docker-rs/Cargo.toml" "$top/vendor"
 cat >"$top/.cargo/config.toml" <<'END'
 [source.crates-io]
 replace-with = "vendored-sources"
@@ -55,5 +56,5 @@ The book: `tiny-docker-rs/book/book/index.html`. What this machine must have: Ru
 a C compiler, make, git, QEMU (`vm/setup.sh` says what is missing).
 END
 step "packing"
-tar -C "$work" --sparse -czf "$file" tiny-docker-bundle
-step "$file, $(du -h "$file" | cut -f1)"
+tar -C "$work" --sparse -cvzf "$file" tiny-docker-bundle | in_place "bundle: packing"
+printf 'bundle: %3d s  %s, %s\n' "$SECONDS" "$file" "$(du -h "$file" | cut -f1)" >&2

@@ -1,15 +1,16 @@
-# Sourced: builds crates for jobs in the guest, and runs the jobs there.
+# Sourced: builds crates with their tests, and runs the tests in the guest.
 # shellcheck shell=bash
 #
 #   new_jobs
-#   add_job green solution-day3 "$repo" 3
-#   add_job red starter-day2 "$lab" 2 'not yet implemented: day 2' day2_namespaces
+#   add_crate day3 "$repo" 3
+#   add_run green day3
+#   add_run red starter3 'not yet implemented: day 3, ' '' TINY_DOCKER_STAGE=3:0:99
 #   run_jobs OUTDIR
 #
-# With boot_ahead before the first add_job the guest boots while they are built.
+# With boot_ahead before the first add_crate the guest boots while it is built.
 #
-# A job is a crate built with the features of one day, and what is expected of
-# its tests: green, all pass; red, all fail and say REASON.
+# A run is tests of the crate that was added last, and what is expected of them:
+# green, all pass; red, all fail and say REASON.
 
 vm=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 # shellcheck source=days/days.sh
@@ -17,6 +18,8 @@ vm=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 
 new_jobs() {
     stage=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-jobs.XXXXXX")
+    # How many crates there will be: whoever knows says so.
+    expected=
     # The guests that run; and the disk of one that was booted ahead, and waits.
     running=() ahead=''
     # Two guests at a time: the tests run one after the other, so each keeps one
@@ -24,8 +27,9 @@ new_jobs() {
     guests=2
     [ -z "${TINY_DOCKER_UPDATE:-}" ] || guests=1
     trap end_guests EXIT
-    mkdir -p "$stage/root/payload/jobs"
-    job_number=100
+    mkdir -p "$stage/crates"
+    # A line for each test: CRATE PROGRAM TEST EXPECT JOB REASON VARIABLE, tabs between.
+    : >"$stage/tests"
     "$vm/setup.sh"
     "$vm/build-image.sh"
 }
@@ -44,7 +48,7 @@ build_tests() { # CRATE DAY [TEST-PROGRAMS]
     for test in ${3:-}; do only+=(--test "$test"); done
     # Warnings are errors here: a day compiles clean, a starter too. Not by
     # RUSTFLAGS, which would replace those of .cargo/config.toml.
-    (cd "$1" && cargo --color never test --no-run --features "day$2" "${only[@]}" 2>"$log") || {
+    (cd "$1" && cargo --color never test --no-run --features "day$2" "${only[@]}" 2>&1 | tee "$log" | in_place "vm: building $crate_added$count") || {
         cat "$log" >&2
         echo "vm: the build of $1 for day $2 failed" >&2
         return 1
@@ -60,10 +64,13 @@ build_tests() { # CRATE DAY [TEST-PROGRAMS]
     done
 }
 
-add_job() { # green|red NAME CRATE DAY [REASON] [TEST-PROGRAMS] [FILTER]
-    local expect=$1 name=$2 crate=$3 day=$4 reason=${5:-} wanted=${6:-} filter=${7:-} target program path
-    local dir=$stage/root/payload/jobs/$((job_number++))-$name
-    echo "vm: building $name (day $day)" >&2
+add_crate() { # NAME CRATE DAY [TEST-PROGRAMS]
+    local name=$1 crate=$2 day=$3 wanted=${4:-} target program path began=$SECONDS
+    local dir=$stage/crates/$name count=''
+    crate_added=$name
+    [ -z "$expected" ] || count=" ($(($(find "$stage/crates" -mindepth 1 -maxdepth 1 | wc -l) + 1)) of $expected)"
+    # Where it is shown while it goes on, it is said only when it is done.
+    [ -t 2 ] || echo "vm: building $name$count" >&2
     mkdir -p "$dir/tests" "$dir/data"
     build_tests "$crate" "$day" "$wanted" >"$stage/built" || return 1
     target=$(dirname "$(dirname "$(head -n 1 "$stage/built" | cut -d' ' -f2)")")
@@ -77,7 +84,25 @@ add_job() { # green|red NAME CRATE DAY [REASON] [TEST-PROGRAMS] [FILTER]
         strip -o "$dir/tests/$test" "$path"
     done <"$stage/built"
     cp -R "$crate/tests/snapshots" "$crate/tests/transcripts" "$dir/data/"
-    printf '%s=%q\n' crate "$crate" program "$program" expect "$expect" reason "$reason" filter "$filter" >"$dir/job"
+    printf '%s=%q\n' crate "$crate" program "$program" >"$dir/places"
+    [ ! -t 2 ] || printf 'vm: %s is built%s: %d s\n' "$name" "$count" $((SECONDS - began)) >&2
+}
+
+# FILTER is words for the test programs: beginnings of names, --exact, --skip.
+# VARIABLE=VALUE is in the environment of the tests.
+add_run() { # green|red JOB [REASON] [FILTER] [VARIABLE=VALUE]
+    local program
+    for program in "$stage/crates/$crate_added"/tests/*; do
+        # shellcheck disable=SC2086  # $4 is words
+        "$program" --list --include-ignored ${4:-} 2>/dev/null | sed -n 's/: test$//p' |
+            awk -v OFS='\t' -v crate="$crate_added" -v program="${program##*/}" -v expect="$1" -v job="$2" \
+                -v reason="${3:--}" -v variable="${5:--}" '{ print crate, program, $0, expect, job, reason, variable }'
+    done >"$stage/added"
+    [ -s "$stage/added" ] || {
+        echo "vm: $2 has no test" >&2
+        return 1
+    }
+    cat "$stage/added" >>"$stage/tests"
 }
 
 # Boots the one guest that the jobs to come will have. It waits for its payload.
@@ -92,15 +117,15 @@ boot_ahead() { # OUTDIR
 # Gives a guest that waits its payload. The first block comes last, and only if all
 # others are there: by it the guest knows.
 hand_over() { # PAYLOAD.tar
-    dd if="$1" of="$ahead" bs=512 skip=1 seek=1 conv=notrunc status=none &&
+    dd if="$1" of="$ahead" bs=1M skip=512 seek=512 iflag=skip_bytes oflag=seek_bytes conv=notrunc status=none &&
         dd if="$1" of="$ahead" bs=512 count=1 conv=notrunc status=none
 }
 
 boot() { # PAYLOAD.tar OUTDIR
     # A group of its own, so that all of a guest can be ended: its script, and QEMU.
     set -m
-    # Emulated, all days take half an hour and more. One that is ended before it had
-    # anything to do, since cargo had, need not say so.
+    # Emulated, all days take minutes. A guest that is ended before it had anything to
+    # do, since cargo had, need not say so.
     (VM_TIMEOUT=${VM_TIMEOUT:-3600} "$vm/run.sh" "$1" "$2" 2> >(grep --line-buffered -v 'terminating on signal' >&2) | whole_failures) &
     running+=($!)
     set +m
@@ -110,18 +135,25 @@ boot() { # PAYLOAD.tar OUTDIR
 }
 
 run_jobs() { # OUTDIR
-    local guest ended=0
-    deal_jobs
-    for guest in "$stage"/guest*; do prepare_guest "$guest"; done
-    rm -rf "$stage/root"
+    local number ended=0
+    deal_tests
+    for number in $(seq "$guests"); do [ ! -s "$stage/tests.$number" ] || prepare_guest "$number"; done
+    rm -rf "$stage/crates"
     if [ -n "$ahead" ]; then
         hand_over "$stage/guest1.tar" || return
     else
         echo "vm: booting" >&2
-        for guest in "$stage"/guest*.tar; do boot "$guest" "$1"; done
+        for number in "$stage"/guest*.tar; do boot "$number" "$1"; done
     fi
-    for guest in "${running[@]}"; do wait "$guest" || ended=$?; done
+    for number in "${running[@]}"; do wait "$number" || ended=$?; done
     return $ended
+}
+
+# The same, and how far it is.
+run_jobs_with_progress() { # OUTDIR
+    mkdir -p "$repo/target"
+    run_jobs "$1" | live_awk -v tests="$stage/tests" -v seconds="$repo/target/test-seconds" \
+        -v tty="$([ -t 1 ] && echo 1)" -f "$vm/progress.awk"
 }
 
 # Keeps what a failed test said together: two guests write at the same time.
@@ -135,40 +167,46 @@ whole_failures() {
         END { if (failed) print block }'
 }
 
-# Gives each job to the guest that has least to do so far, the longest jobs first.
-deal_jobs() {
-    local guest least load=() count job
-    for guest in $(seq "$guests"); do
-        mkdir -p "$stage/guest$guest/payload/jobs"
-        load[guest]=0
+# Gives each test to the guest that has least to do so far, the longest first: $stage/tests
+# becomes tests.1 and tests.2, each in the order of the whole. How long a test takes is
+# what it took here last; or, the first time, what its name says.
+deal_tests() {
+    awk -F '\t' -v OFS='\t' -v known="$repo/target/test-seconds" '
+        BEGIN { while ((getline <known) > 0) seconds[$1, $2] = $3 + 0.1 }
+        {
+            guess = $4 == "red" ? 0.5 : $3 ~ /^task[0-9]+_long_|^transcripts/ ? 12 : 1
+            print ($5, $3) in seconds ? seconds[$5, $3] : guess, NR, $0
+        }' "$stage/tests" | sort -k 1,1rn |
+        awk -F '\t' -v guests="$guests" '{
+            least = 1
+            for (guest = 2; guest <= guests; guest++) if (load[guest] < load[least]) least = guest
+            load[least] += $1
+            print least "\t" $0
+        }' | sort -t "$(printf '\t')" -k 3,3n >"$stage/dealt"
+    local number
+    for number in $(seq "$guests"); do
+        awk -v guest="$number" '$1 == guest' "$stage/dealt" | cut -f 4- >"$stage/tests.$number"
     done
-    for job in "$stage"/root/payload/jobs/*; do
-        # How long it takes: by how many test programs it has, or as a filter says, one.
-        if grep -q "^filter=''" "$job/job"; then count=$(find "$job/tests" -type f | wc -l); else count=1; fi
-        echo "$count $job"
-    done | sort -rn >"$stage/by-length"
-    while read -r count job; do
-        least=1
-        for guest in $(seq "$guests"); do
-            if [ "${load[guest]}" -lt "${load[least]}" ]; then least=$guest; fi
-        done
-        load[least]=$((load[least] + count))
-        mv "$job" "$stage/guest$least/payload/jobs/"
-    done <"$stage/by-length"
-    # With fewer jobs than guests, some have none.
-    for guest in $(seq "$guests"); do rmdir "$stage/guest$guest/payload/jobs" 2>/dev/null && rm -r "$stage/guest$guest"; done
-    return 0
 }
 
-prepare_guest() { # DIR: makes DIR.tar of it
-    install -m 755 "$vm/guest-jobs" "$1/payload/run"
+prepare_guest() { # NUMBER: makes $stage/guestNUMBER.tar
+    local dir=$stage/guest$1 crate program
+    mkdir -p "$dir/payload/crates"
+    install -m 755 "$vm/guest-jobs" "$dir/payload/run"
+    cp "$stage/tests.$1" "$dir/payload/tests"
+    # Of each crate the test programs that this guest has tests of.
+    cut -f 1,2 "$stage/tests.$1" | sort -u | while read -r crate program; do
+        mkdir -p "$dir/payload/crates/$crate/tests"
+        cp -Rln "$stage/crates/$crate"/{program,places,data} "$dir/payload/crates/$crate/"
+        ln "$stage/crates/$crate/tests/$program" "$dir/payload/crates/$crate/tests/"
+    done
     {
         echo "export TEST_TIMEOUT=${TEST_TIMEOUT:-300} TINY_DOCKER_VM=1 TINY_DOCKER_ROOTFS=/rootfs CI=1 RUST_BACKTRACE=0"
         echo "export TINY_DOCKER_UPDATE=${TINY_DOCKER_UPDATE:-}"
         [ -z "${TINY_DOCKER_UPDATE:-}" ] || echo "unset CI; export INSTA_UPDATE=always"
-    } >"$1/payload/env"
+    } >"$dir/payload/env"
     # The guest's / gets this mode, and mktemp's would shut out all but root.
-    chmod 755 "$1" "$1/payload"
-    tar -C "$1" -cf "$1.tar" .
-    rm -rf "$1"
+    chmod 755 "$dir" "$dir/payload"
+    tar -C "$dir" -cf "$dir.tar" .
+    rm -rf "$dir"
 }

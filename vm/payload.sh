@@ -14,7 +14,7 @@ new_payload() { # DAY CRATE
     "$vm/setup.sh"
     "$vm/build-image.sh"
     echo "vm: building tiny-docker (day $day)" >&2
-    (cd "$crate" && cargo build --quiet --release --features "day$day" --target-dir "$crate/target")
+    (cd "$crate" && quietly "vm: building" cargo --color never build --release --features "day$day" --target-dir "$crate/target")
     install -D -m 755 "$crate"/target/*/release/tiny-docker "$stage/root/usr/local/bin/tiny-docker"
     mkdir -p "$stage/root/payload"
     # The guest's folders get these modes, and mktemp's would shut out all but root.
