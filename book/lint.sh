@@ -4,12 +4,13 @@
 #   - what is included exists, the anchor too
 #   - relative links lead somewhere
 #   - every transcript is shown somewhere
+#   - book/README.md lists every chapter
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 found=0
 # Whatever may have a link in it.
-pages=(README.md CONTRIBUTING.md book/src/*.md days/*/README.md vm/README.md)
+pages=(README.md CONTRIBUTING.md book/README.md book/src/*.md days/*/README.md vm/README.md)
 finding() {
     echo "$1" >&2
     found=1
@@ -38,6 +39,12 @@ done < <(grep -no '{{#include [^}]*}}' book/src/*.md | sed 's/{{#include \(.*\)}
 while IFS=: read -r file line target; do
     case $file:$target in
         *: | *:http:* | *:https:* | *:mailto:*) continue ;;
+        # GitHub's page of the deployments: not a file, but next to the files' own.
+        *:*/deployments/github-pages)
+            [ "$(realpath -m "/OWNER/REPO/blob/BRANCH/$(dirname "$file")/$target")" = /OWNER/REPO/deployments/github-pages ] ||
+                finding "$file:$line: $target does not lead to /OWNER/REPO/deployments on GitHub"
+            continue
+            ;;
         # The built book is elsewhere, and has no files but its own.
         book/src/*:../*) finding "$file:$line: a link out of the book: $target" ;;
     esac
@@ -66,6 +73,11 @@ for exercise in days/*/README.md; do
     tasks=$(grep -c '^## Task ' "$exercise")
     [ "$(grep -c '^Chapter: ' "$exercise")" = "$tasks" ] || finding "$exercise:1: not each of its $tasks tasks has a line 'Chapter: *section*'"
 done
+
+# Whoever comes by GitHub finds every chapter in book/README.md, by its title.
+while read -r title; do
+    grep -qF -- "| $title |" book/README.md || finding "book/README.md:1: no line for the chapter \"$title\""
+done < <(sed -nE 's/^(- )?\[(.*)\]\(.*/\2/p' book/src/SUMMARY.md)
 
 # The pictures that scripts draw.
 drawn() { # SCRIPT INPUT PICTURE
