@@ -9,11 +9,12 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::Duration;
 
 use assert_cmd::assert::Assert;
-use common::{Running, World, busybox};
+use common::{Running, World, busybox, until};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use predicates::prelude::*;
@@ -168,9 +169,14 @@ fn task1_a_record_is_never_half_written() {
     // And at no moment is there anything but a whole one.
     // Long, so that writing it takes a while.
     let script = format!("true {}", "x".repeat(100_000));
-    let mut read = 0;
+    let read = AtomicU32::new(0);
     thread::scope(|scope| {
-        let writer = scope.spawn(|| (0..20).for_each(|_| drop(run(&world, &[], &script).success())));
+        // Until it was read often enough while it was written, whoever is faster.
+        let writer = scope.spawn(|| {
+            for _ in (0..200).take_while(|run| *run < 20 || read.load(Relaxed) <= 20) {
+                run(&world, &[], &script).success();
+            }
+        });
         while !writer.is_finished() {
             for dir in dirs(&world) {
                 if let Ok(text) = fs::read(dir.join("config.json")) {
@@ -179,12 +185,12 @@ fn task1_a_record_is_never_half_written() {
                         whole.is_ok(),
                         "somebody who reads the record at the wrong moment finds half of it: {whole:?}"
                     );
-                    read += 1;
+                    read.fetch_add(1, Relaxed);
                 }
             }
         }
     });
-    assert!(read > 20);
+    assert!(read.load(Relaxed) > 20);
     for dir in dirs(&world) {
         let names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(!names.iter().any(|name| name.to_string_lossy().contains("new")), "{names:?}");
@@ -441,7 +447,14 @@ fn task3_an_owners_last_word_stands() {
     let mut slow = Command::new("strace");
     slow.args(["-qq", "-o", "/dev/null", "-e", "inject=flock:delay_enter=3000000"]);
     let mut ps = slow.arg(common::binary()).args(["ps", "-a"]).stdout(Stdio::null()).spawn().unwrap();
-    thread::sleep(Duration::from_millis(1500));
+    // The number of the system call in which it is. (proc_pid_syscall(5))
+    let flock = format!("{} ", nix::libc::SYS_flock);
+    until("ps asks for the lock", || {
+        assert!(ps.try_wait().unwrap().is_none(), "ps has ended, and did not ask for the lock");
+        common::children_of(ps.id() as i32).iter().any(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| call.starts_with(&flock))
+        })
+    });
     plant(&world, "aaaa00000000", json!({"exit_code": 7}));
     drop(owner);
     assert!(ps.wait().unwrap().success());

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -260,8 +260,12 @@ fn task2_stdin_of_a_detached_container() {
     wait_for_end(&world, &closed);
     logs(&world, &[&closed]).success().stdout("done\n");
     let open = world.detach(&["-i"], "echo ready; cat; echo done");
+    let command = common::pid(&world, &open).as_raw();
+    until("cat waits for what is typed", || {
+        let mut programs = common::children_of(command).into_iter().map(Pid::from_raw);
+        programs.any(|program| common::asleep(program).as_deref() == Some("cat"))
+    });
     until("it is ready", || log_file(&world, &open).metadata().unwrap().len() > 0);
-    thread::sleep(Duration::from_millis(100));
     assert_eq!(world.inspect(&open)["status"], "running");
     logs(&world, &[&open]).success().stdout("ready\n");
     world.tiny_docker(["rm", "-f", &open]).assert().success();
@@ -271,9 +275,19 @@ fn task2_stdin_of_a_detached_container() {
 #[ignore = "privileged: make vm-test"]
 fn task3_tail_timestamps_and_since() {
     let world = World::new();
-    // stdout and stderr come by different pipes: only a pause makes their order certain.
-    let script = "for i in 1 2 3 4; do echo $i; done; sleep 0.2; echo five >&2; sleep 0.2; printf six";
-    run(&world, &["--name", "web"], script).success();
+    // stdout and stderr come by different pipes: their order is certain only if each waits
+    // until the other is in the log.
+    let script = "for i in 1 2 3 4; do echo $i; done; read x; echo five >&2; read x; printf six";
+    let mut running = world.start(words(&["--name", "web"], script));
+    let mut stdin = running.stdin();
+    for line in ["1", "2", "3", "4"] {
+        assert_eq!(running.line(), line);
+    }
+    let id = world.inspect("web")["id"].as_str().unwrap().to_string();
+    stdin.write_all(b"\n").unwrap();
+    until("five is in the log", || fs::read_to_string(log_file(&world, &id)).unwrap().contains("five"));
+    stdin.write_all(b"\n").unwrap();
+    assert_eq!(running.ended(), 0);
     for (count, out, err) in [
         ("0", "", ""),
         ("1", "six", ""),
@@ -289,8 +303,11 @@ fn task3_tail_timestamps_and_since() {
     logs(&world, &["-t", "web"])
         .stdout(is_match(format!("^{time} 1\n{time} 2\n{time} 3\n{time} 4\n{time} six$")).unwrap());
 
-    let id = world.detach(&["--name", "slow"], "echo before; sleep 1; echo after");
-    wait_for_end(&world, &id);
+    // An entry has the time at which it was read: two that are read together have one.
+    let mut running = world.start(words(&["--name", "slow"], "echo before; read x; echo after"));
+    assert_eq!(running.line(), "before");
+    running.stdin().write_all(b"\n").unwrap();
+    assert_eq!(running.ended(), 0);
     let assert = logs(&world, &["-t", "slow"]);
     let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
     let after = text.lines().nth(1).unwrap().split(' ').next().unwrap();
@@ -336,9 +353,19 @@ fn task3_follow_survives_truncation_and_a_killed_supervisor() {
     let mut follow = world.start(["logs", "--follow", "web"]);
     assert_eq!(follow.line(), "one");
     let id = world.inspect("web")["id"].as_str().unwrap().to_string();
-    OpenOptions::new().write(true).open(log_file(&world, &id)).unwrap().set_len(0).unwrap();
+    let log = log_file(&world, &id);
+    // Where in the log it reads. (proc_pid_fdinfo(5))
+    let process = format!("/proc/{}", follow.runtime());
+    let position = || {
+        let fds = fs::read_dir(format!("{process}/fd")).unwrap().flatten();
+        let fd = fds.into_iter().find(|fd| fs::read_link(fd.path()).is_ok_and(|file| file == log)).unwrap();
+        let info = Path::new(&process).join("fdinfo").join(fd.file_name());
+        fs::read_to_string(info).unwrap().lines().next().unwrap().replace("pos:", "").trim().to_string()
+    };
+    assert_ne!(position(), "0");
+    OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
     // It must have seen that before there is as much in it as before.
-    thread::sleep(Duration::from_millis(300));
+    until("it begins anew", || position() == "0");
     stdin.write_all(b"\n").unwrap();
     assert_eq!(follow.line(), "two");
     running.ends_with_its_runtime();

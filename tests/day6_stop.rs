@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use assert_cmd::assert::Assert;
-use common::{AtTerminal, World, alive, busybox, pid, processes, supervisor, until};
+use common::{AtTerminal, World, alive, busybox, is_pending, pid, processes, supervisor, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use predicates::prelude::*;
@@ -71,21 +71,14 @@ fn task1_a_stopped_runtime_goes_on_and_says_so_to_the_command() {
     let script = "trap 'echo stop' TSTP; trap 'echo go on' CONT; echo ready; while :; do sleep 0.02; done";
     let mut running = world.start(words(&[], script));
     assert_eq!(running.line(), "ready");
-    let state = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", running.runtime())).unwrap();
-        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
-    };
+    let state = || state(running.runtime());
     running.signal_runtime(Signal::SIGTSTP);
     until("the runtime is stopped", || {
         assert_ne!(state(), 'Z', "it has ended");
         state() == 'T'
     });
     // A SIGCONT discards a SIGTSTP that still waits to be taken. (signal(7))
-    until("the command has taken SIGTSTP", || {
-        let status = fs::read_to_string(format!("/proc/{}/status", running.command())).unwrap();
-        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:\t")).unwrap();
-        u64::from_str_radix(pending, 16).unwrap() & (1 << (Signal::SIGTSTP as u32 - 1)) == 0
-    });
+    until("the command has taken SIGTSTP", || !is_pending(running.command(), Signal::SIGTSTP));
     running.signal_runtime(Signal::SIGCONT);
     until("the runtime goes on", || state() != 'T');
     // Both at once, as far as it can tell: the order is the shell's own.
@@ -93,6 +86,12 @@ fn task1_a_stopped_runtime_goes_on_and_says_so_to_the_command() {
     assert_eq!(told, ["stop", "go on"].map(String::from).into());
     running.signal_command(Signal::SIGKILL);
     assert_eq!(running.ended(), 137);
+}
+
+/// R, S, T and so on. (proc_pid_stat(5))
+fn state(pid: Pid) -> char {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
 }
 
 #[test]
@@ -106,18 +105,32 @@ fn task1_ctrl_c_arrives_once() {
 }
 
 fn ctrl_c_arrives_once(world: &World, flags: &[&str]) {
-    let script = "trap 'echo interrupted' INT; echo ready; while :; do sleep 0.05; done";
+    // Where it is can be seen from outside, also while the runtime shows nothing.
+    let script = "trap 'echo interrupted; cd /tmp' INT; trap 'echo no more' USR1; echo ready
+                  while :; do sleep 0.05; done";
     let mut user = AtTerminal::start(words(flags, script));
     user.shows("ready");
     // The runtime is held back, so that its signal could not fall together with
     // the terminal's.
     let runtime = Pid::from_raw(user.program.id() as i32);
     kill(runtime, Signal::SIGSTOP).unwrap();
+    until("the runtime is stopped", || state(runtime) == 'T');
     user.types("\x03");
-    thread::sleep(Duration::from_millis(300));
+    until("Ctrl-C has reached the runtime", || is_pending(runtime, Signal::SIGINT));
+    if !flags.contains(&"-t") {
+        let mut command = common::children_of(runtime.as_raw())[0];
+        if flags.contains(&"--init") {
+            command = common::children_of(command)[0];
+        }
+        let place = format!("/proc/{command}/cwd");
+        until("Ctrl-C has reached the command", || fs::read_link(&place).unwrap().ends_with("tmp"));
+    }
     kill(runtime, Signal::SIGCONT).unwrap();
     user.shows("interrupted");
-    thread::sleep(Duration::from_millis(300));
+    // The runtime passes on one signal after the other, and the lowest number first: what
+    // it makes of its SIGINT has arrived when this one does.
+    kill(runtime, Signal::SIGUSR1).unwrap();
+    user.shows("no more");
     tiny_docker(world, &["logs", "web"]).stdout(contains("interrupted").count(1));
     tiny_docker(world, &["rm", "-f", "web"]).success();
     assert_eq!(user.ended(), 137);
@@ -142,12 +155,14 @@ fn task2_stop_gives_the_command_time_to_end() {
 #[ignore = "privileged: make vm-test"]
 fn task2_stop_kills_what_does_not_end_in_time() {
     let world = World::new();
-    for (flag, at_least, at_most) in [("-t=1", 1.0, 8.0), ("--timeout=0", 0.0, 5.0)] {
+    for (flag, at_least) in [("-t=1", 1.0), ("--timeout=0", 0.0)] {
         let id = detach(&world, &[], DEAF);
         let start = Instant::now();
         tiny_docker(&world, &["stop", flag, &id]).success();
         let took = start.elapsed().as_secs_f64();
-        assert!((at_least..at_most).contains(&took), "{flag}: {took} s");
+        // Without the flag it waits for 10 s. With it, all but the waiting takes a fraction
+        // of a second: a machine may be busy as it likes.
+        assert!((at_least..10.0).contains(&took), "{flag}: {took} s");
         let record = world.inspect(&id);
         assert_eq!((&record["exit_code"], &record["signal"]), (&137.into(), &"SIGKILL".into()));
     }
@@ -237,24 +252,40 @@ fn task4_init_passes_signals_on_and_reaps_what_is_left_to_it() {
     let world = World::new();
     // As PID 1, sleep would be deaf. It ends at once of what it has no handler for.
     let id = detach(&world, &["--init"], "echo ready; exec sleep 1000");
-    let start = Instant::now();
     tiny_docker(&world, &["stop", "-t", "60", &id]).success();
-    assert!(start.elapsed() < Duration::from_secs(30));
+    // By SIGTERM: it did not take those 60 seconds, after which it would be SIGKILL.
     assert_eq!(world.inspect(&id)["exit_code"], 128 + 15);
-    // Orphans: their parent is gone, and they end.
-    let script = "for i in 1 2 3 4 5; do sh -c 'sh -c \"sleep 0.1\" &'; done; echo ready; sleep 0.6
+    // Orphans: their parent is gone, and they end. In 30 seconds and more they are reaped,
+    // or never.
+    let script = "orphans=$(for i in 1 2 3 4 5; do sh -c 'sleep 0.1 >/dev/null & echo $!'; done)
+                  tries=0; for orphan in $orphans; do
+                      while [ -e /proc/$orphan ] && [ $tries -lt 300 ]; do tries=$((tries + 1)); sleep 0.1; done
+                  done
                   grep -l '^State:.Z' /proc/[0-9]*/status | wc -l; cat /proc/1/comm; echo $$";
     let id = world.detach(&["--init"], script);
     tiny_docker(&world, &["wait", &id]).stdout("0\n");
-    tiny_docker(&world, &["logs", &id]).stdout("ready\n0\ntiny-docker\n2\n");
+    tiny_docker(&world, &["logs", &id]).stdout("0\ntiny-docker\n2\n");
     // Without it they stay, as PID 1 here reaps nobody.
     let python = common::rootfs("debian");
-    let zombies = "import os, time\nif os.fork() == 0:\n    if os.fork() == 0: time.sleep(0.2)\n    os._exit(0)\nos.wait()\ntime.sleep(0.8)\n\
-                   print(sum('State:\\tZ' in open(f'/proc/{p}/status').read() for p in os.listdir('/proc') if p.isdigit()))";
-    for (flags, expected) in [(&[][..], "1\n"), (&["--init"], "0\n")] {
-        let words =
-            [&["run", "--rootfs", python.to_str().unwrap()], flags, &["python3", "-c", zombies]].concat();
-        tiny_docker(&world, &words).success().stdout(expected);
+    let orphan = "import os, sys, time
+read, write = os.pipe()
+if os.fork() == 0:
+    orphan = os.fork()
+    if orphan == 0: time.sleep(0.2)
+    else: os.write(write, b'%d' % orphan)
+    os._exit(0)
+os.wait()
+orphan = int(os.read(read, 9))
+def state():
+    try: return open(f'/proc/{orphan}/stat').read().rsplit(') ')[1][0]
+    except OSError: return 'reaped'
+start = time.monotonic()
+while state() != sys.argv[1] and time.monotonic() < start + 30: time.sleep(0.01)
+print(state())";
+    for (flags, expected) in [(&[][..], "Z"), (&["--init"], "reaped")] {
+        let program = ["python3", "-c", orphan, expected];
+        let words = [&["run", "--rootfs", python.to_str().unwrap()], flags, &program].concat();
+        tiny_docker(&world, &words).success().stdout(format!("{expected}\n"));
     }
 }
 
@@ -270,7 +301,8 @@ fn task4_with_init_every_exit_code_is_the_commands() {
     run("kill -TERM $$").code(143);
     // Real-time signals have numbers from 34 on.
     run("kill -36 $$").code(128 + 36);
-    run("sh -c 'sh -c \"kill -36 \\$\\$\" &'; sleep 0.3; exit 3").code(3);
+    let orphan = "orphan=$(sh -c 'sh -c \"kill -36 \\$\\$\" >/dev/null & echo $!')";
+    run(&format!("{orphan}; while [ -e /proc/$orphan ]; do sleep 0.1; done; exit 3")).code(3);
     let rootfs = busybox();
     let run = |words: &[&str]| {
         tiny_docker(&world, &[&["run", "--init", "--rootfs", rootfs.to_str().unwrap()], words].concat())

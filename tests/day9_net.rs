@@ -49,7 +49,8 @@ fn address(world: &World, container: &str) -> String {
 
 /// What a web server says, asked by the host.
 fn fetch(server: &str) -> std::io::Result<String> {
-    let patience = Duration::from_secs(5);
+    // It answers in a fraction of a second, where the machine is not busy.
+    let patience = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&server.parse().unwrap(), patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
@@ -81,9 +82,10 @@ struct Outside {
 const OUTSIDE: &str = "192.0.2.2";
 const HOST: &str = "192.0.2.1";
 
-/// Asks the web server out there. (The -T of a static busybox's wget is a crash.)
+/// Asks the web server out there, with much more patience than an answer takes. (The -T of
+/// a static busybox's wget is a crash.)
 const ASK_OUTSIDE: &str =
-    "timeout 10 wget -qO- http://192.0.2.2:8000/ || { echo no answer comes back from outside >&2; exit 1; }";
+    "timeout 30 wget -qO- http://192.0.2.2:8000/ || { echo no answer comes back from outside >&2; exit 1; }";
 
 impl Outside {
     fn new() -> Outside {
@@ -121,7 +123,7 @@ impl Outside {
             listener.set_nonblocking(true).unwrap();
             move || {
                 let Ok((mut stream, whom)) = listener.accept() else { return };
-                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
                 for line in BufReader::new(&stream).lines() {
                     // The request ends with an empty line.
                     if line.is_ok_and(|line| !line.is_empty()) { continue } else { break }
@@ -432,7 +434,10 @@ fn task4_the_outside_sees_the_host() {
     let server = world.detach(&["--ip", "10.10.0.54"], "httpd -f -v -p 80 -h /etc");
     let ask = "until wget -qO- http://10.10.0.54/hostname; do sleep 0.1; done";
     run(&world, &["--ip", "10.10.0.55"], ask).success();
-    world.tiny_docker(["logs", &server]).assert().stderr(contains("10.10.0.55").and(contains(HOST).not()));
+    let logs = || String::from_utf8(world.tiny_docker(["logs", &server]).output().unwrap().stderr).unwrap();
+    // The answer may be there before the server's word of it is in the log.
+    until("who asked is in the log", || logs().contains("10.10.0.55"));
+    assert!(!logs().contains(HOST), "{}", logs());
     world.remove_all();
 }
 
@@ -446,7 +451,8 @@ fn task4_the_outside_does_not_get_in() {
     until("the server answers the host", || fetch(&server).is_ok());
     // A neighbour of the host's who knows the way in.
     sh(&format!("ip -n outside route add 10.10.0.0/24 via {HOST}")).unwrap();
-    let knock = "ip netns exec outside timeout 1 bash -c ': </dev/tcp/10.10.0.2/80'";
+    // Long enough for one that gets in, on a busy machine as well.
+    let knock = "ip netns exec outside timeout 5 bash -c ': </dev/tcp/10.10.0.2/80'";
     assert!(sh(knock).is_err(), "the outside may not begin");
     world.remove_all();
 }
@@ -598,7 +604,7 @@ fn task6_long_a_hundred_containers_8_at_a_time() {
     let addresses: BTreeSet<Ipv4Addr> = ids.iter().map(|id| address(&world, id).parse().unwrap()).collect();
     assert_eq!(addresses.len(), 100);
     for address in &addresses {
-        sh(&format!("ping -c 1 -W 5 {address}")).unwrap();
+        sh(&format!("ping -c 1 -W 30 {address}")).unwrap();
     }
     let (first, last) = (addresses.first().unwrap(), addresses.last().unwrap());
     run(&world, &[], &format!("ping -c 1 {first} && ping -c 1 {last}")).success();
@@ -630,7 +636,7 @@ fn task6_long_a_hundred_containers_half_of_them_killed_in_their_start() {
     let addresses = addresses.into_inner().unwrap();
     assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), 50, "{addresses:?}");
     for address in &addresses {
-        sh(&format!("ping -c 1 -W 5 {address}")).unwrap();
+        sh(&format!("ping -c 1 -W 30 {address}")).unwrap();
     }
     world.ps();
     world.remove_all();

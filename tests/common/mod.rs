@@ -12,7 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
@@ -24,8 +24,15 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-/// Longer than anything here takes under emulation, shorter than patience.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+/// How long to wait for something that is certain to happen. More than ten times what
+/// anything here takes on an emulator that has nothing else to do, for the machine may
+/// be busy; and less than the patience of `make check` with a test, which then says
+/// what it waited for.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long what was killed may take to be gone, with all that goes with it: a
+/// moment, when the machine is not busy.
+const TIME_TO_GO: Duration = Duration::from_secs(60);
 
 /// One test at a time in one process, so that what is left is this test's.
 static TURN: Mutex<()> = Mutex::new(());
@@ -307,6 +314,7 @@ pub struct AtTerminal {
     pub program: Child,
     keys: File,
     screen: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
 }
 
 impl AtTerminal {
@@ -329,13 +337,13 @@ impl AtTerminal {
         let keys = File::from(terminal.master);
         let screen = Arc::new(Mutex::new(Vec::new()));
         let (mut from, to) = (keys.try_clone().unwrap(), screen.clone());
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = from.read(&mut buffer) {
                 to.lock().unwrap().extend_from_slice(&buffer[..count]);
             }
         });
-        AtTerminal { program, keys, screen }
+        AtTerminal { program, keys, screen, reader }
     }
 
     pub fn types(&mut self, keys: &str) {
@@ -345,7 +353,9 @@ impl AtTerminal {
     pub fn shows(&mut self, text: &str) {
         let start = Instant::now();
         loop {
-            let ended = self.program.try_wait().unwrap().is_some() || start.elapsed() > DEADLINE;
+            // Its last words may be on their way to the screen when it has ended.
+            let silent = self.program.try_wait().unwrap().is_some() && self.reader.is_finished();
+            let ended = silent || start.elapsed() > DEADLINE;
             let screen = String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
             if screen.contains(text) {
                 return;
@@ -425,6 +435,21 @@ pub fn alive(pid: Pid) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
+/// The name of this process's program, if it is asleep: a program that was started
+/// has its own name from its exec on, and sleeps when it has nothing to do yet.
+pub fn asleep(pid: Pid) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
+    rest.starts_with('S').then(|| name.to_string())
+}
+
+/// Has this signal reached this process, which did not take it yet?
+pub fn is_pending(pid: Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:\t")).unwrap();
+    u64::from_str_radix(pending, 16).unwrap() & (1 << (signal as u32 - 1)) != 0
+}
+
 /// All that a container could leave behind on a host, but for processes.
 #[derive(Debug)]
 struct Traces {
@@ -489,8 +514,10 @@ fn left_behind(before: &Traces, own: &Path) -> Vec<String> {
             left.extend(now.difference(before).map(|one| format!("{kind}, new: {one}")));
             left.extend(before.difference(now).map(|one| format!("{kind}, gone: {one}")));
         }
-        // A killed process takes a moment to die, and its mounts go with it.
-        if left.is_empty() || start.elapsed() > Duration::from_secs(10) {
+        // A killed process takes a moment to die, and its mounts go with it. A test that
+        // has failed already needs no second reason.
+        let patience = if thread::panicking() { TIME_TO_GO / 6 } else { TIME_TO_GO };
+        if left.is_empty() || start.elapsed() > patience {
             // The next test shall not find them.
             for pid in descendants() {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
