@@ -25,7 +25,7 @@ answer=tcg
 if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
     said=$(mktemp)
     trap 'rm -f "$said"' EXIT
-    VM_TIMEOUT=5 qemu kvm vm.probe -serial "file:$said" </dev/null >/dev/null 2>&1 || true
+    VM_TIMEOUT=15 qemu kvm vm.probe -serial "file:$said" </dev/null >/dev/null 2>&1 || true
     if grep -q vm-probe-ok "$said"; then answer=kvm; fi
 fi
 [ "$answer" = kvm ] || echo "vm: no working KVM here, so QEMU emulates: it works, and is several times slower" >&2

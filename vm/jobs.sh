@@ -126,7 +126,7 @@ boot() { # PAYLOAD.tar OUTDIR
     set -m
     # Emulated, all days take minutes. A guest that is ended before it had anything to
     # do, since cargo had, need not say so.
-    (VM_TIMEOUT=${VM_TIMEOUT:-3600} "$vm/run.sh" "$1" "$2" 2> >(grep --line-buffered -v 'terminating on signal' >&2) | whole_failures) &
+    (VM_TIMEOUT=${VM_TIMEOUT:-10800} "$vm/run.sh" "$1" "$2" 2> >(grep --line-buffered -v 'terminating on signal' >&2) | whole_failures) &
     running+=($!)
     set +m
     # Again, for a pipe's part is a shell of its own, and inherits no trap.
@@ -201,7 +201,7 @@ prepare_guest() { # NUMBER: makes $stage/guestNUMBER.tar
         ln "$stage/crates/$crate/tests/$program" "$dir/payload/crates/$crate/tests/"
     done
     {
-        echo "export TEST_TIMEOUT=${TEST_TIMEOUT:-300} TINY_DOCKER_VM=1 TINY_DOCKER_ROOTFS=/rootfs CI=1 RUST_BACKTRACE=0"
+        echo "export TEST_TIMEOUT=${TEST_TIMEOUT:-900} TINY_DOCKER_VM=1 TINY_DOCKER_ROOTFS=/rootfs CI=1 RUST_BACKTRACE=0"
         echo "export TINY_DOCKER_UPDATE=${TINY_DOCKER_UPDATE:-}"
         [ -z "${TINY_DOCKER_UPDATE:-}" ] || echo "unset CI; export INSTA_UPDATE=always"
     } >"$dir/payload/env"
