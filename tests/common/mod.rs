@@ -514,9 +514,11 @@ fn left_behind(before: &Traces, own: &Path) -> Vec<String> {
             left.extend(now.difference(before).map(|one| format!("{kind}, new: {one}")));
             left.extend(before.difference(now).map(|one| format!("{kind}, gone: {one}")));
         }
-        // A killed process takes a moment to die, and its mounts go with it. A test that
-        // has failed already needs no second reason.
-        let patience = if thread::panicking() { TIME_TO_GO / 6 } else { TIME_TO_GO };
+        // A killed process takes a moment to die. With it its mounts go, and its network
+        // namespace a little later; but nothing else goes by itself. And a test that has
+        // failed already needs no second reason.
+        let nobody_is_left = descendants().is_empty();
+        let patience = if nobody_is_left || thread::panicking() { TIME_TO_GO / 4 } else { TIME_TO_GO };
         if left.is_empty() || start.elapsed() > patience {
             // The next test shall not find them.
             for pid in descendants() {
