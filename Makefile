@@ -1,6 +1,6 @@
 # tiny-docker-rs: what a person types. `make` alone shows this list.
 .DEFAULT_GOAL := help
-.PHONY: help demo vm-test vm-shell test rootfs start check hint solution reset progress prove book book-serve install bundle bench lint
+.PHONY: help demo vm-test vm-shell test rootfs start check watch hint solution reset progress prove book book-serve install bundle bench lint
 
 # Where `make install` puts things. Only the copying is done as root, and only where
 # the place is root's.
@@ -35,6 +35,9 @@ start: ## Start the exercises at a day: make start DAY=1
 check: ## Check a day: its tests on lab/, then those before it (TASK=2: that task's alone)
 	@days/check.sh "$(DAY)" "$(TASK)"
 
+watch: ## Check again on every save of a file in lab/, without the long tests; q ends it (TASK=2: that task alone)
+	@days/watch.sh "$(DAY)" "$(TASK)"
+
 hint: ## One hint more: make hint DAY=1 TASK=2
 	@days/hint.sh "$(DAY)" "$(TASK)"
 
@@ -49,6 +52,7 @@ progress: ## Every day of yours at a glance
 
 prove: ## Prove the exercises: starters are red for their reason, wrong solutions are caught
 	@days/lab-test.sh
+	@days/watch-test.sh
 	@days/prove.sh
 
 book: ## Build the book: book/book/index.html

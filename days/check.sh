@@ -5,6 +5,8 @@
 set -euo pipefail
 # shellcheck source=days/lab.sh
 . "$(dirname "$(readlink -f "$0")")/lab.sh"
+# shellcheck source=days/report.sh
+. "$repo/days/report.sh"
 # shellcheck source=vm/jobs.sh
 . "$repo/vm/jobs.sh"
 day=${1:-} task=${2:-}
@@ -14,36 +16,11 @@ export TEST_TIMEOUT=${TEST_TIMEOUT:-150}
 
 require_day "$day" check
 require_lab "$day"
-[ -z "$task" ] || tasks_of "$day" | cut -f 1 | grep -qx -e "$task" ||
-    fail "there is no task $task; day $day has the tasks $(tasks_of "$day" | cut -f 1 | xargs)"
+require_task "$day" "$task"
 
 set_editors_day "$day"
 mkdir -p "$memory"
 now=$(source_id)
-
-# Does what its arguments say, which runs jobs, and says in a person's words how they
-# end. How each test ended is remembered, for `make progress`.
-report_on() { # FUNCTION
-    local number ended=0
-    for number in $(seq "$day"); do tasks_of "$number" | sed "s/^/$number\t/"; done >"$memory/tasks"
-    "$@" | live_awk -v lab="$lab" -v tasks="$memory/tasks" -v results="$memory/new" \
-        -v color="$([ -t 1 ] && echo 1)" -v brief="${brief:-}" -f "$repo/days/report.awk" || ended=$?
-    while read -r number; do remember "$number"; done < <(cut -d' ' -f1 "$memory/new" | sort -u)
-    return $ended
-}
-
-# Each line is a test and how it ended last; the first, which source that was.
-remember() { # DAY
-    local known=$memory/day$1
-    touch "$known"
-    {
-        echo "$now"
-        awk -v day="$1" 'NR == FNR { if ($1 == day) ended[$2] = $3; next }
-            FNR > 1 && !($1 in ended) { print }
-            END { for (test in ended) print test, ended[test] }' "$memory/new" "$known"
-    } >"$known.new"
-    mv "$known.new" "$known"
-}
 
 # The loop of somebody who works on it: so the guest boots while cargo builds.
 this_day() {

@@ -57,8 +57,24 @@ quietly() { # TITLE COMMAND...
 }
 
 # awk, which says each line when it comes. Debian's, mawk, else waits for many.
+# Not `| grep -q`, which ends before all is written: with pipefail that is a "no" now and then.
 live_awk() {
-    if awk -W version 2>&1 </dev/null | grep -q ^mawk; then awk -W interactive "$@"; else awk "$@"; fi
+    case $(awk -W version 2>&1 </dev/null) in
+        mawk*) awk -W interactive "$@" ;;
+        *) awk "$@" ;;
+    esac
+}
+
+# All of the repo that a learner works with, in DIR, to be tried out there.
+copy_repo() { # DIR
+    mkdir -p "$1/vm" "$1/book/src"
+    copy_crate "$1"
+    cp -R "$repo"/{Makefile,days} "$1/"
+    find "$repo/vm" -maxdepth 1 -type f -exec cp {} "$1/vm/" \;
+    # Built when it is missing, and used by both.
+    "$repo/vm/build-image.sh"
+    ln -s "$repo/vm/image" "$1/vm/image"
+    cp "$repo"/book/src/*.md "$1/book/src/"
 }
 
 # What of the repo makes a crate of its own.

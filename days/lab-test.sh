@@ -8,14 +8,7 @@ set -euo pipefail
 work=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-lab.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 copy=$work/repo
-mkdir -p "$copy"
-copy_crate "$copy"
-cp -R "$repo"/{Makefile,days} "$copy/"
-mkdir "$copy/vm" && find "$repo/vm" -maxdepth 1 -type f -exec cp {} "$copy/vm/" \;
-# Built when it is missing, and used by both.
-"$repo/vm/build-image.sh"
-ln -s "$repo/vm/image" "$copy/vm/image"
-mkdir -p "$copy/book/src" && cp "$repo"/book/src/*.md "$copy/book/src/"
+copy_repo "$copy"
 # What was built of other crates need not be built again.
 set_version "$copy" lab-test
 export CARGO_TARGET_DIR=$repo/target

@@ -18,6 +18,12 @@ require_lab() { # DAY
     [ -d "$lab/.git" ] || fail "there is no lab/ yet; make it first: make start DAY=$1"
 }
 
+# Without a task, all of the day is meant.
+require_task() { # DAY [TASK]
+    [ -z "$2" ] || tasks_of "$1" | cut -f 1 | grep -qx -e "$2" ||
+        fail "there is no task $2; day $1 has the tasks $(tasks_of "$1" | cut -f 1 | xargs)"
+}
+
 # days/dayN-name, and the chapter's page.
 folder_of() { echo "$repo"/days/day"$1"-*; }
 chapter_of() { echo "book/src/$(basename "$(folder_of "$1")").md"; }

@@ -4,6 +4,7 @@
 #
 # tasks: a file of DAY, TASK, title and the chapter's sections, with tabs between.
 # brief: two days at a time, so each line says whose it is.
+# red_first: what fails, then what is still a todo!(), and of what is green the number.
 
 BEGIN {
     FS = "\t"
@@ -24,14 +25,13 @@ BEGIN {
     sentence = name; sub(/^task[0-9]+_(long_)?/, "", sentence); gsub(/_/, " ", sentence)
     if (brief) {
         sentence = "day " day ", task " task ": " sentence
-    } else if (day SUBSEP task != shown) {
-        printf "\n%sDay %d, task %d: %s%s\n", bold, day, task, title[day, task], plain
-        shown = day SUBSEP task
+    } else if (!red_first) {
+        heading()
     }
     tests++
     took = match($0, /\([0-9.]+ s\)$/) && substr($0, RSTART + 1) + 0 >= 3 ? " " substr($0, RSTART) : ""
     if ($4 == "ok") {
-        printf "  %s✓%s %s%s\n", green, plain, sentence, took
+        if (!red_first) printf "  %s✓%s %s%s\n", green, plain, sentence, took
         print day, name, "ok" >results
     } else {
         failing = 1; failed++; count = 0; todo = ""
@@ -52,6 +52,14 @@ failing { end_of_failure() }
 END {
     end_of_failure()
     if (tests == 0) exit 1
+    if (red_first) {
+        if (shown != "") print ""
+        for (i = 1; i <= places; i++)
+            printf "○ %d wait%s for the todo!(\"%s\"): %s\n", waiting[place[i]], waiting[place[i]] == 1 ? "s" : "", place[i], place_of(place[i])
+        if (tests > failed) printf "%s✓%s green: %d test%s\n", green, plain, tests - failed, tests - failed == 1 ? "" : "s"
+        if (failed > todos) exit 1
+        exit todos > 0
+    }
     printf "\n%d of %d tests are green; %d fail, %d wait for a todo!().\n", tests - failed, tests, failed - todos, todos
     exit failed > 0
 }
@@ -65,17 +73,19 @@ function end_of_failure(    i, inside, lines, line) {
             break
         }
     if (todo != "") {
-        printf "  ○ %s\n      still a todo!(\"%s\"): %s\n", sentence, todo, place_of(todo)
+        if (red_first) { if (!waiting[todo]++) place[++places] = todo; }
+        else printf "  ○ %s\n      still a todo!(\"%s\"): %s\n", sentence, todo, place_of(todo)
         delete said
         todos++
         return
     }
+    if (red_first && !brief) heading()
     printf "  %s✗ %s%s%s\n", red, sentence, plain, took
     if (timed_out) {
         print "      it hangs: the test was still running, and was ended"
     } else {
         # The panic's message is what was expected and what came.
-        expected = was = part = ""
+        expected = was = part = where = ""
         for (i = 1; i <= count && lines < 40; i++) {
             line = said[i]
             gsub(/\033\[[0-9;]*m/, "", line)
@@ -97,6 +107,13 @@ function end_of_failure(    i, inside, lines, line) {
         printf "      Read: day %d, %s. Stuck? make hint DAY=%d TASK=%d\n", day, sections[day, task], day, task
     delete said
     fflush()
+}
+
+# Of the task, before its first test.
+function heading() {
+    if (day SUBSEP task == shown) return
+    printf "\n%sDay %d, task %d: %s%s\n", bold, day, task, title[day, task], plain
+    shown = day SUBSEP task
 }
 
 # The words of assert_cmd and predicates, as a person says them. "-": nothing new.

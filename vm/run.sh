@@ -5,6 +5,7 @@
 # exits with that program's exit code. What it wrote to /out is then in OUTDIR.
 # 125: the guest gave no exit code (it crashed, or took more than VM_TIMEOUT s).
 # VM_DISK=FILE: one more disk, /dev/vdd, which keeps what the guest writes.
+# VM_INPUT=FILE: what the guest reads from its first serial line.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=vm/qemu.sh
@@ -23,7 +24,7 @@ ended=0
 qemu "$accel" "" -serial stdio -serial "file:$scratch/status" \
     -drive "if=virtio,format=raw,file=$image/root.ext4,snapshot=on" \
     -drive "if=virtio,format=raw,file=$payload,readonly=on" \
-    -drive "if=virtio,format=raw,file=$scratch/out.tar" "${disk[@]}" </dev/null || ended=$?
+    -drive "if=virtio,format=raw,file=$scratch/out.tar" "${disk[@]}" <"${VM_INPUT:-/dev/null}" || ended=$?
 
 if [ -n "$outdir" ]; then
     mkdir -p "$outdir"
