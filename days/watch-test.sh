@@ -104,7 +104,7 @@ refused "there is no lab/ yet; make it first: make start DAY=1" 1
 days/start.sh 1 >"$log"
 refused "there is no task 7; day 1 has the tasks 1 2 3" 1 7
 # All of the day: the tests of task 1 run through the later ones too.
-days/start.sh 1 "$work/solved" 3 3
+write_sources "$work/solved" -v day=2
 
 cp lab/src/cli.rs "$work/unsolved.rs"
 
