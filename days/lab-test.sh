@@ -12,6 +12,8 @@ copy_repo "$copy"
 # What was built of other crates need not be built again.
 set_version "$copy" lab-test
 export CARGO_TARGET_DIR=$repo/target
+# As a learner has it.
+unset CARGO_INCREMENTAL
 cd "$copy"
 
 # Runs a command, which must end with CODE, and say all that is expected of it.

@@ -18,6 +18,8 @@ mkdir "$work/tmp"
 # What was built of other crates need not be built again.
 set_version "$copy" watch-test
 export CARGO_TARGET_DIR=$repo/target
+# As a learner has it.
+unset CARGO_INCREMENTAL
 cd "$copy"
 
 wrong() {
