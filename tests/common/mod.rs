@@ -27,12 +27,17 @@ use tempfile::TempDir;
 /// How long to wait for something that is certain to happen. More than ten times what
 /// anything here takes on an emulator that has nothing else to do, for the machine may
 /// be busy; and less than the patience of `make check` with a test, which then says
-/// what it waited for.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+/// what it waited for. A test that must fail (`make prove`) need not be waited for so long.
+pub fn deadline() -> Duration {
+    let seconds = std::env::var("TINY_DOCKER_TEST_DEADLINE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(120))
+}
 
 /// How long what was killed may take to be gone, with all that goes with it: a
 /// moment, when the machine is not busy.
-const TIME_TO_GO: Duration = Duration::from_secs(60);
+fn time_to_go() -> Duration {
+    deadline() / 2
+}
 
 /// One test at a time in one process, so that what is left is this test's.
 static TURN: Mutex<()> = Mutex::new(());
@@ -69,7 +74,7 @@ impl World {
     /// `tiny-docker` with `args`, started in [`World::dir`].
     pub fn tiny_docker<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(binary());
-        command.current_dir(self.dir()).timeout(DEADLINE).args(args);
+        command.current_dir(self.dir()).timeout(deadline()).args(args);
         command
     }
 
@@ -231,12 +236,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// The next line that the command writes to stdout, within [`DEADLINE`].
+    /// The next line that the command writes to stdout, within [`deadline`].
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         if self.output.buffer().is_empty() {
             let mut fds = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
-            let timeout = PollTimeout::try_from(DEADLINE).unwrap();
+            let timeout = PollTimeout::try_from(deadline()).unwrap();
             assert_eq!(poll(&mut fds, timeout), Ok(1), "it writes nothing, and does not end");
         }
         self.output.read_line(&mut line).unwrap();
@@ -355,7 +360,7 @@ impl AtTerminal {
         loop {
             // Its last words may be on their way to the screen when it has ended.
             let silent = self.program.try_wait().unwrap().is_some() && self.reader.is_finished();
-            let ended = silent || start.elapsed() > DEADLINE;
+            let ended = silent || start.elapsed() > deadline();
             let screen = String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
             if screen.contains(text) {
                 return;
@@ -392,11 +397,11 @@ impl Drop for AtTerminal {
     }
 }
 
-/// Waits until `happened`, at most [`DEADLINE`].
+/// Waits until `happened`, at most [`deadline`].
 pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let start = Instant::now();
     while !happened() {
-        assert!(start.elapsed() < DEADLINE, "still waiting until {what}");
+        assert!(start.elapsed() < deadline(), "still waiting until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -519,7 +524,7 @@ fn left_behind(before: &Traces, own: &Path) -> Vec<String> {
         // namespace a little later; but nothing else goes by itself. And a test that has
         // failed already needs no second reason.
         let nobody_is_left = descendants().is_empty();
-        let patience = if nobody_is_left || thread::panicking() { TIME_TO_GO / 4 } else { TIME_TO_GO };
+        let patience = if nobody_is_left || thread::panicking() { time_to_go() / 4 } else { time_to_go() };
         if left.is_empty() || start.elapsed() > patience {
             // The next test shall not find them.
             for pid in descendants() {
