@@ -39,7 +39,8 @@ for day in "${days[@]}"; do
     # day N builds. Else it is the solution, which vm/test.sh proves green.
     next=$((day + 1))
     # shellcheck disable=SC2046  # words
-    if grep -rqE "todo!\(\"day $next, " $(sources_up_to "$day" "$crates/day$day"); then
+    later=$(grep -rhoE 'todo!\("day [0-9]+' $(sources_up_to "$day" "$crates/day$day") | grep -vx "todo!(\"day $day" || true)
+    if [ -n "$later" ]; then
         add_run green "starter$next-before" "" "" "TINY_DOCKER_STAGE=$next:0:99"
     fi
 
