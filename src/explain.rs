@@ -69,14 +69,38 @@ fn who() -> &'static str {
 }
 
 fn narrate(day: u8, call: &str, by_hand: &str) {
-    let who = who();
-    // One write for the whole line: parent and child share this stderr. That
-    // nobody may be reading it is no reason to fail.
-    let line = format!("[day {day}] {who:<6}  {call:<48}  # {by_hand}\n");
+    // One write for both lines: parent and child share this stderr. If nothing reads
+    // it any more, that is no reason to fail.
+    let text = narration(day, who(), call, by_hand);
     let _ = match STDERR.get() {
-        Some(mut kept) => kept.write_all(line.as_bytes()),
-        None => stderr().write_all(line.as_bytes()),
+        Some(mut kept) => kept.write_all(text.as_bytes()),
+        None => stderr().write_all(text.as_bytes()),
     };
+}
+
+/// What is narrated of one operation: the call, and under it what a shell does instead.
+/// Neither is wider than a page of the book, or than a terminal of 100 columns, unless
+/// a single word is.
+pub fn narration(day: u8, who: &str, call: &str, by_hand: &str) -> String {
+    format!("[day {day}] {who:<6}  {}\n{:16}# {}\n", folded(call), "", folded(by_hand))
+}
+
+/// `text`, broken at spaces where it would be too wide. What follows is indented deeper.
+fn folded(text: &str) -> String {
+    const WIDTH: usize = 80;
+    let (mut folded, mut width) = (String::new(), 0);
+    for word in text.split(' ') {
+        if width > 0 && width + 1 + word.chars().count() > WIDTH {
+            folded.push_str("\n                    ");
+            width = 4;
+        } else if width > 0 {
+            folded.push(' ');
+            width += 1;
+        }
+        folded.push_str(word);
+        width += word.chars().count();
+    }
+    folded
 }
 
 /// `argument` as a person would type it into a shell.
@@ -88,7 +112,16 @@ pub fn shell(argument: impl AsRef<OsStr>) -> impl Display {
 
 #[cfg(test)]
 mod tests {
-    use super::shell;
+    use super::{narration, shell};
+
+    #[test]
+    fn what_is_told_of_one_operation_fits_a_terminal() {
+        let words = ["word"; 40].join(" ");
+        let text = narration(3, "child", &words, "by hand");
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        let told: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(told.join(" "), format!("[day 3] child {words} # by hand"));
+    }
 
     #[test]
     fn an_argument_is_quoted_only_when_a_shell_would_need_it() {

@@ -224,10 +224,19 @@ fn normalise(text: &str, world: &World) -> String {
             if took[1].parse::<u32>().unwrap() < 3 { "0 s" } else { "3 s" }
         },
     );
-    // The narration's columns, which were made for other numbers and places.
-    let narration = regex::Regex::new(r"(?m)^(\[day \d+\] \w+ +)(.*?) +# (.*)$").unwrap();
-    let text = narration
-        .replace_all(&text, |line: &regex::Captures| format!("{}{:<48}  # {}", &line[1], &line[2], &line[3]));
+    // The narration is folded anew: what is in it now is longer or shorter.
+    let narration =
+        regex::Regex::new(r"(?m)^\[day (\d+)\] (\w+) +(.*(?:\n {20}.*)*)\n {16}# (.*(?:\n {20}.*)*)\n")
+            .unwrap();
+    let text = narration.replace_all(&text, |told: &regex::Captures| {
+        let unfolded = |part: &str| part.replace("\n                    ", " ");
+        tiny_docker_rs::explain::narration(
+            told[1].parse().unwrap(),
+            &told[2],
+            &unfolded(&told[3]),
+            &unfolded(&told[4]),
+        )
+    });
     let (mut tidied, mut table) = (String::new(), Vec::new());
     for line in text.split_inclusive('\n') {
         if line.starts_with("CONTAINER ID ")
