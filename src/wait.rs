@@ -1,7 +1,8 @@
 //! Day 1, the parent's side of a running command: wait for it, and say how it ended.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::fs::{File, TryLockError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;
@@ -11,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::explain::step;
 use crate::kernel;
 
@@ -21,6 +22,87 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long to wait before looking again at what will change at once.
 pub const A_MOMENT: Duration = Duration::from_millis(2);
+
+// ANCHOR: readable
+/// The signals by which a person, a script or a closing terminal tells the runtime to end.
+pub const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Waits until `fd` can be read, at most for `patience` (`None`: however long it takes).
+/// Returns whether it can.
+///
+/// Everything that `run` waits for, other than its command, is waited for by this function
+/// or by [`lock`]. The runtime blocks all signals, so any other wait would be deaf. A signal
+/// of [`ENDING`] ends the wait with an error that says what was waited for (`what`), and the
+/// caller's cleanup follows. The next one ends the runtime at once.
+pub fn readable(fd: impl AsFd, patience: Option<Duration>, what: &str) -> Result<bool> {
+    wait_for(Some(fd.as_fd()), patience, what)
+}
+// ANCHOR_END: readable
+
+/// Ends with an error if a signal has told the runtime to end. `what` is what it is doing.
+pub fn told_to_end(what: &str) -> Result<()> {
+    wait_for(None, Some(Duration::ZERO), what).map(drop)
+}
+
+fn wait_for(fd: Option<BorrowedFd>, patience: Option<Duration>, what: &str) -> Result<bool> {
+    // A signalfd sees only what is blocked. In a command that blocks nothing, such as `ps`,
+    // a signal does what it always does, and this one stays silent. (signalfd(2))
+    let mut heard = SigSet::from_iter(ENDING);
+    heard.add(Signal::SIGTSTP);
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&heard, flags).context("signalfd")?;
+    // A time that no clock reaches is none.
+    let until = patience.and_then(|patience| Instant::now().checked_add(patience));
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| left.try_into().unwrap_or(PollTimeout::MAX));
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(fd.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).with_context(|| format!("wait for {what}")),
+        }
+        let ready = fds.get(1).and_then(PollFd::any) == Some(true);
+        if let Some(info) = signals.read_signal().context("read from signalfd")? {
+            match Signal::try_from(info.ssi_signo as i32).context("a signal that was not asked for")? {
+                Signal::SIGTSTP => raise(Signal::SIGSTOP).context("stop")?,
+                signal => return Err(ended_by(signal, what)),
+            }
+        } else if ready || left.is_some_and(|left| left.is_zero()) {
+            return Ok(ready);
+        }
+    }
+}
+
+/// The runtime was told to end while it waited for `what`: what it exits with is what a
+/// shell says of a program that the signal killed. From here on the next such signal does
+/// kill it: whoever sends a second one does not want to wait for the cleanup.
+fn ended_by(signal: Signal, what: &str) -> anyhow::Error {
+    let _ = SigSet::from_iter(ENDING).thread_unblock();
+    let message = format!("ended by {signal} while waiting for {what}");
+    Failure { exit_code: 128 + signal as u8, message }.into()
+}
+
+/// Locks `file` (`shared`: together with others who share), and waits for that like
+/// [`readable`]. It is an error if `patience` runs out. (flock(2))
+pub fn lock(file: &File, shared: bool, patience: Option<Duration>, what: &str) -> Result<()> {
+    let until = patience.and_then(|patience| Instant::now().checked_add(patience));
+    // No poll tells when a lock is free, and flock(2) alone would hear no signal.
+    let mut pause = A_MOMENT;
+    loop {
+        match if shared { file.try_lock_shared() } else { file.try_lock() } {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("lock {what}")),
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            let seconds = patience.unwrap_or_default().as_secs();
+            bail!("{what} is held by another process, and still was after {seconds} s; try again");
+        }
+        wait_for(None, Some(pause), what)?;
+        pause = (pause * 2).min(A_MOMENT * 10);
+    }
+}
 
 /// The signals that reach the runtime, held back to be read at a moment of our
 /// own choosing instead of interrupting at any.
