@@ -24,4 +24,6 @@ if grep -qE 'WARN|ERROR' <<<"$said"; then
     echo "$said" >&2
     exit 1
 fi
+# An exercise is read on GitHub as well, where the chapters are in another folder.
+sed -i 's|href="\.\./\.\./book/src/|href="|g' book/*.html
 echo "book/book/index.html is built"

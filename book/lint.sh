@@ -53,7 +53,12 @@ done < <(grep -noE '\]\([^)# ]+[^)]*\)' "${pages[@]}" | sed -E 's/\]\(([^)#]*)(#
 
 # [text](page.md#section): a heading of that page, as mdbook names it.
 # shellcheck disable=SC2046  # a page that is included: none, or one
-sections_of() { cat "$1" $(sed -n "s|^{{#include \(.*\.md\)}}|$(dirname "$1")/\1|p" "$1") | sed -n 's/^##* //p' | tr '[:upper:]' '[:lower:]' | sed 's/[^a-z0-9_ -]//g; s/ /-/g'; }
+# Headings, and the glossary's terms (the line before one that begins with ": ").
+sections_of() {
+    cat "$1" $(sed -n "s|^{{#include \(.*\.md\)}}|$(dirname "$1")/\1|p" "$1") |
+        awk '/^##* / { sub(/^##* /, ""); print } /^: / { print before } { before = $0 }' |
+        tr '[:upper:]' '[:lower:]' | sed 's/[^a-z0-9_ -]//g; s/ /-/g'
+}
 while IFS=: read -r file line target; do
     page=$(dirname "$file")/${target%%#*}
     [ -n "${target%%#*}" ] || page=$file
@@ -61,12 +66,13 @@ while IFS=: read -r file line target; do
     sections_of "$page" 2>/dev/null | grep -qxF -e "${target#*#}" || finding "$file:$line: there is no section #${target#*#} in $page"
 done < <(grep -noE '\]\([^) ]*#[^)]+\)' "${pages[@]}" | sed -E 's/\]\(([^)]*)\)/\1/')
 
-# Chapter: *a section*, *another* - of a task, and of the day's own chapter.
+# Chapter: [a section](../../book/src/CHAPTER.md#a-section), [another](…) - of a task.
 while IFS=: read -r file line _ sections; do
-    chapter=book/src/$(basename "$(dirname "$file")").md
-    while read -r section; do
-        grep -qxF "### $section" "$chapter" || finding "$file:$line: $chapter has no section \"$section\""
-    done < <(sed 's/^ *\*//; s/\*$//; s/\*, \*/\n/g' <<<"$sections")
+    while IFS='|' read -r section chapter; do
+        [ -n "$chapter" ] || { finding "$file:$line: \"$section\" is not a link to a section of a chapter"; continue; }
+        grep -qxF "### $section" "book/src/$chapter" || finding "$file:$line: book/src/$chapter has no section \"$section\""
+    done < <(sed 's/), \[/)\n[/g; s/\*, \*/*\n*/g' <<<"$sections" |
+        sed -E 's|^ *\[(.*)\]\(\.\./\.\./book/src/(.*\.md)#[^)]*\)\.?$|\1\|\2|')
 done < <(grep -n '^Chapter: ' days/*/README.md)
 # Each task has such a line; what a learner is told to read comes from there.
 for exercise in days/*/README.md; do

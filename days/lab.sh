@@ -33,7 +33,12 @@ chapter_of() { echo "book/src/$(basename "$(folder_of "$1")").md"; }
 tasks_of() { # DAY
     awk -F ': ' -v OFS='\t' '
         /^## Task [0-9]+: / { number = $1; sub(/.* /, "", number); title = substr($0, length($1) + 3) }
-        /^Chapter: / && number { print number, title, substr($0, 10); number = "" }
+        /^Chapter: / && number {
+            sections = substr($0, 10)
+            # [section](its place) becomes *section*.
+            gsub(/\]\([^)]*\)/, "*", sections); gsub(/\[/, "*", sections)
+            print number, title, sections; number = ""
+        }
     ' "$(folder_of "$1")/README.md"
 }
 
