@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{Write, stderr};
+use std::io::stderr;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use anyhow::Context;
 
 use crate::error::Result;
+use crate::stream;
 
 static ON: AtomicBool = AtomicBool::new(false);
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
@@ -73,8 +74,8 @@ fn narrate(day: u8, call: &str, by_hand: &str) {
     // it any more, that is no reason to fail.
     let text = narration(day, who(), call, by_hand);
     let _ = match STDERR.get() {
-        Some(mut kept) => kept.write_all(text.as_bytes()),
-        None => stderr().write_all(text.as_bytes()),
+        Some(kept) => stream::write_all(kept, text.as_bytes()),
+        None => stream::write_all(stderr(), text.as_bytes()),
     };
 }
 

@@ -19,7 +19,8 @@
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it shall be, [`command`] becomes the command, [`wait`]
 //! waits for it. [`kernel`] holds the few system calls that no library wraps,
-//! [`explain`] the narration, [`error`] the exit codes.
+//! [`explain`] the narration, [`stream`] the one way to write to stdout and stderr,
+//! [`error`] the exit codes.
 
 pub mod cli;
 pub mod command;
@@ -29,6 +30,7 @@ pub mod explain;
 mod fault;
 pub mod kernel;
 pub mod plan;
+pub mod stream;
 pub mod wait;
 
 #[cfg(feature = "day2-namespaces")]

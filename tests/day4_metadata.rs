@@ -354,6 +354,38 @@ fn tree(dir: &Path) -> BTreeSet<String> {
     found
 }
 
+// https://github.com/moby/moby/issues/12195, https://github.com/docker/cli/issues/4338
+#[test]
+fn task2_what_cannot_be_printed_is_an_error() {
+    let world = World::new();
+    plant(&world, "000000000001", json!({}));
+    for words in [&["ps", "-a"][..], &["ps", "-aq"], &["inspect", "000000000001"], &["--help"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Command::new(common::binary()).args(words).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words:?} > /dev/full: {said}");
+        assert!(said.contains("No space left on device"), "{words:?} > /dev/full: {said}");
+        // That nobody reads it is no error.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(common::binary()).args(words).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {output:?}");
+    }
+}
+
+// https://github.com/travis-ci/travis-ci/issues/4704
+#[test]
+fn task2_a_slow_reader_of_a_pipe_that_does_not_block_gets_all() {
+    let world = World::new();
+    for number in 0..100 {
+        plant(&world, &format!("{number:012x}"), json!({ "command": ["x".repeat(3000)] }));
+    }
+    let (shown, code) = common::through_a_non_blocking_pipe(["ps", "-a", "--no-trunc"]);
+    assert_eq!((shown.len() > 300_000, code), (true, 0), "{} bytes", shown.len());
+    let all = world.tiny_docker(["ps", "-a", "--no-trunc"]).output().unwrap().stdout;
+    assert_eq!(shown.len(), all.len());
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task2_a_state_directory_that_cannot_be_is_an_error() {

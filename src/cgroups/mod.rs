@@ -8,7 +8,7 @@ pub mod place;
 pub mod stats;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write as _, stderr};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::container::{Container, Mechanism};
-use crate::error::Result;
+use crate::error::{self, Result};
 use crate::explain::step;
 use crate::metadata::traces;
 use crate::namespaces::mount::{HARMLESS, mount};
@@ -97,7 +97,7 @@ impl Mechanism for Cgroups {
             if killed {
                 let words = self.in_words(container.end.exit.is_some_and(|(_, code)| code == 137));
                 // If nobody reads it, it is still in the record.
-                let _ = writeln!(stderr(), "tiny-docker: {words}");
+                error::say(&words);
                 container.end.reason = Some(words);
             }
         }

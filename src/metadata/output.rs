@@ -1,11 +1,10 @@
 //! Day 4: what the commands print, for people and for programs.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{ErrorKind, stdout};
 
-use anyhow::Context;
-
-use crate::error::Result;
+use crate::error::{COMMAND_FAILED, Failure, Result};
+use crate::stream;
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
@@ -33,11 +32,20 @@ pub fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Prints `text` to stdout. That nobody reads on is no error (`ps | head`).
+/// Prints `text` to stdout. That nobody reads it is no error (`ps | head`).
 pub fn print(text: &str) -> Result<u8> {
-    let mut out = stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("write to stdout"),
-        _ => Ok(0),
+    show(text).map(|_| 0)
+}
+
+/// Prints `text` to stdout. Returns whether somebody reads it; if not, a command
+/// that would go on and on ends.
+pub fn show(text: &str) -> Result<bool> {
+    match stream::write_all(stdout(), text.as_bytes()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
+            let message = format!("write to stdout: {error}; not all of it was printed");
+            Err(Failure { exit_code: COMMAND_FAILED, message }.into())
+        }
     }
 }

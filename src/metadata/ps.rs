@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Write, stderr};
 use std::thread::sleep;
 
 use anyhow::bail;
@@ -71,7 +70,7 @@ impl Ps {
     pub fn execute(self) -> Result<u8> {
         let listing = self.state.list()?;
         for complaint in &listing.complaints {
-            let _ = writeln!(stderr(), "tiny-docker: {complaint}");
+            error::say(complaint);
         }
         let mut records = Vec::new();
         for record in listing.records {

@@ -16,6 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{SigHandler, Signal, kill};
@@ -393,6 +394,24 @@ impl Drop for AtTerminal {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("the terminal shows:\n{}", String::from_utf8_lossy(&self.screen.lock().unwrap()));
+        }
+    }
+}
+
+/// What `tiny-docker` with `words` writes to a pipe that somebody has made non-blocking,
+/// and whose reader takes its time; and its exit code.
+pub fn through_a_non_blocking_pipe<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> (Vec<u8>, i32) {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    // (As a temporary: no copy of the writing end stays here.)
+    let spawned = std::process::Command::new(binary()).args(words).stdout(writer).spawn();
+    let mut program = spawned.unwrap();
+    let (mut text, mut buffer) = (Vec::new(), [0; 16 << 10]);
+    loop {
+        thread::sleep(Duration::from_millis(2));
+        match reader.read(&mut buffer).unwrap() {
+            0 => return (text, program.wait().unwrap().code().unwrap()),
+            count => text.extend_from_slice(&buffer[..count]),
         }
     }
 }
