@@ -77,7 +77,9 @@ bench: ## Start to exit against the kernel's floor, crun and runc; ps, run -d, l
 	@if [ "$$(id -u)" = 0 ]; then \
 		vm/setup.sh && vm/rootfs.sh && \
 		cargo bench --quiet --features day3 --bench start_to_exit && \
-		cargo bench --quiet --features day6 --bench lifecycle; \
+		cargo bench --quiet --features day6 --bench lifecycle && \
+		BENCH_JSON=target/bench-here.jsonl BENCH_HERE_SVG=target/bench-here.svg \
+			cargo bench --quiet --features day9 --bench here; \
 	else echo "bench: not root, so on this machine nothing is measured"; fi
 	@vm/bench.sh
 

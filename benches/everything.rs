@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod chart;
+mod oci;
 mod turns;
 
 use std::fs;
@@ -14,14 +15,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use turns::Turns;
 
 const ROOTFS: &str = "/rootfs/busybox";
 /// On the guest's disk, as it is for a user: a tmpfs would make syncs free.
 const STATE: &str = "/var/lib/bench";
-const MEMORY: u64 = 128 << 20;
 
 fn main() {
     assert!(Path::new("/payload").is_dir(), "this runs in the VM: make bench");
@@ -32,8 +30,11 @@ fn main() {
     let mut turns = Turns::new(rounds, Duration::from_millis(100));
     turns.add("floor", command("floor", &["--all", &floor_state, ROOTFS, "/bin/true"]));
     turns.add("tiny-docker", tiny_docker(&[]));
-    turns.add("crun", oci("crun", &["--cgroup-manager=cgroupfs"]));
-    turns.add("runc", oci("runc", &[]));
+    for (runtime, options) in [("crun", &["--cgroup-manager=cgroupfs"][..]), ("runc", &[])] {
+        let kinds = ["network", "cgroup"];
+        let command = oci::command(runtime, options, Path::new(STATE), Path::new(ROOTFS), &kinds);
+        turns.add(runtime, command.unwrap_or_else(|reason| panic!("{runtime}: {reason}")));
+    }
     turns.measure();
     turns.report("start to exit of /bin/true with everything on");
     println!("crun and runc: the same namespaces and limit, but no bridge, no record kept, no log");
@@ -64,27 +65,6 @@ fn tiny_docker(options: &[&str]) -> Command {
     let mut run = command("tiny-docker", &[options, &words].concat());
     run.env("TINY_DOCKER_ROOT", format!("{STATE}/tiny-docker"));
     run
-}
-
-/// An OCI runtime: day 3's bundle, with a network namespace and a cgroup.
-fn oci(program: &str, options: &[&str]) -> Command {
-    let mut config: Value = serde_json::from_str(include_str!("bundle.json")).unwrap();
-    config["root"]["path"] = json!(ROOTFS);
-    let linux = &mut config["linux"];
-    linux["cgroupsPath"] = json!(format!("/bench-{program}"));
-    // Memory and swap together, which is to say no swap.
-    linux["resources"] = json!({ "memory": { "limit": MEMORY, "swap": MEMORY } });
-    let namespaces = linux["namespaces"].as_array_mut().unwrap();
-    namespaces.extend([json!({ "type": "network" }), json!({ "type": "cgroup" })]);
-    config["mounts"].as_array_mut().unwrap().push(json!({
-        "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-        "options": ["nosuid", "noexec", "nodev", "ro"],
-    }));
-
-    let bundle = format!("{STATE}/{program}");
-    fs::create_dir_all(&bundle).unwrap();
-    fs::write(format!("{bundle}/config.json"), config.to_string()).unwrap();
-    command(program, &[options, &["run", "--bundle", &bundle, "bench"]].concat())
 }
 
 fn command(program: &str, arguments: &[&str]) -> Command {

@@ -147,13 +147,11 @@ static const char *in_dir(const char *name)
     return path;
 }
 
-static void write_file(const char *path, const char *text, int flags, int sync)
+static void write_file(const char *path, const char *text, int flags)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
     MUST(fd);
     MUST(write(fd, text, strlen(text)));
-    if (sync)
-        MUST(fdatasync(fd));
     close(fd);
 }
 
@@ -162,7 +160,7 @@ static void write_record(const char *status)
     char text[300], new[300];
     snprintf(text, sizeof text, "{ \"id\": \"%s\", \"status\": \"%s\" }\n", id, status);
     snprintf(new, sizeof new, "%s/config.json.new", dir);
-    write_file(new, text, O_CREAT | O_TRUNC, 1);
+    write_file(new, text, O_CREAT | O_TRUNC);
     MUST(rename(new, in_dir("config.json")));
 }
 
@@ -191,8 +189,8 @@ static int make_cgroup(void)
 {
     snprintf(cgroup, sizeof cgroup, "/sys/fs/cgroup/tiny-docker-floor/%s", id);
     MUST(mkdir(cgroup, 0755));
-    write_file(in_cgroup("memory.max"), "134217728", 0, 0);
-    write_file(in_cgroup("memory.swap.max"), "0", 0, 0);
+    write_file(in_cgroup("memory.max"), "134217728", 0);
+    write_file(in_cgroup("memory.swap.max"), "0", 0);
     int fd = open(cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC);
     MUST(fd);
     return fd;
@@ -333,7 +331,7 @@ static int etc_mounts[3];
 static void write_etc(void)
 {
     for (int i = 0; i < 3; i++) {
-        write_file(in_dir(etc[i][0]), etc[i][1], O_CREAT | O_EXCL, 0);
+        write_file(in_dir(etc[i][0]), etc[i][1], O_CREAT | O_EXCL);
         MUST(etc_mounts[i] = syscall(SYS_open_tree, AT_FDCWD, in_dir(etc[i][0]), OPEN_TREE_CLONE | O_CLOEXEC));
     }
 }

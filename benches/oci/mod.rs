@@ -1,0 +1,64 @@
+//! What tiny-docker is measured against: the kernel's floor, and OCI runtimes in the
+//! same world (bundle.json: day 3's).
+// Each bench is a program of its own, and takes from here what it needs.
+#![allow(dead_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+/// Of the cgroup, in bytes.
+const MEMORY: u64 = 128 << 20;
+
+/// `program`, an OCI runtime, with `namespaces` besides those of day 3, and with
+/// "cgroup" among them a limit of its memory. An error says why it cannot run here.
+pub fn command(
+    program: &str,
+    options: &[&str],
+    dir: &Path,
+    rootfs: &Path,
+    namespaces: &[&str],
+) -> Result<Command, String> {
+    let mut config: Value = serde_json::from_str(include_str!("../bundle.json")).unwrap();
+    config["root"]["path"] = json!(rootfs);
+    let linux = &mut config["linux"];
+    let kinds = namespaces.iter().map(|kind| json!({ "type": kind }));
+    linux["namespaces"].as_array_mut().unwrap().extend(kinds);
+    if namespaces.contains(&"cgroup") {
+        linux["cgroupsPath"] = json!(format!("/bench-{program}"));
+        // Memory and swap together, which is to say no swap.
+        linux["resources"] = json!({ "memory": { "limit": MEMORY, "swap": MEMORY } });
+        config["mounts"].as_array_mut().unwrap().push(json!({
+            "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "ro"],
+        }));
+    }
+    let bundle = dir.join(program);
+    fs::create_dir_all(&bundle).unwrap();
+    fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+    let mut command = Command::new(program);
+    command.args(options).args(["run", "--bundle"]).arg(&bundle).arg("tiny-docker-bench");
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(command),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// benches/floor.c as a program.
+pub fn compiled_floor(options: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor.c");
+    let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("floor{}", options.concat()));
+    let compiled = Command::new("cc")
+        .args(["-O2", "-static"])
+        .args(options)
+        .arg("-o")
+        .arg(&program)
+        .arg(source)
+        .status()
+        .unwrap();
+    assert!(compiled.success());
+    program
+}
