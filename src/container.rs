@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use anyhow::{Context, bail};
 use nix::fcntl::OFlag;
@@ -19,7 +20,6 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::fstat;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::{
     Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setgid, setgroups, setuid,
 };
@@ -73,7 +73,7 @@ pub struct Parts {
 pub struct End {
     /// How its command ended, and what the runtime exits with; `None`: not yet,
     /// or it never started.
-    pub exit: Option<(WaitStatus, u8)>,
+    pub exit: Option<(ExitStatus, u8)>,
     /// Whether the kernel killed any of it for want of memory; `None`: nobody knows.
     pub oom_killed: Option<bool>,
     /// Why it ended, in words, where its exit code does not say it.

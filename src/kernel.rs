@@ -4,6 +4,8 @@
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigHandler, Signal};
@@ -57,6 +59,50 @@ pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd>) -> io::Result<
     }
 }
 // ANCHOR_END: clone3
+
+/// Waits for the end of the child that `pidfd` means, and reaps it. (waitid(2); nix's
+/// function of that name has an error for a child that a real-time signal killed, once it
+/// has reaped it.)
+pub fn reap(pidfd: BorrowedFd) -> io::Result<ExitStatus> {
+    let id = pidfd.as_raw_fd() as libc::id_t;
+    // SAFETY: `siginfo_t` is plain data, and all zeros is one of its values.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes to `info`, which lives on this stack.
+    while unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED) } == -1 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: waitid succeeded, and has filled in what belongs to a child.
+    let status = unsafe { info.si_status() };
+    // As wait(2) has it in one number.
+    Ok(ExitStatus::from_raw(match info.si_code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    }))
+}
+
+/// Sends the process `pid` a signal by its number: nix and rustix know only those that
+/// have a name. (kill(2))
+pub fn send_signal(pid: Pid, number: i32) -> io::Result<()> {
+    // SAFETY: plain integers.
+    match unsafe { libc::kill(pid.as_raw(), number) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// The same by a handle on the process. (pidfd_send_signal(2))
+pub fn send_signal_by_handle(pidfd: BorrowedFd, number: i32) -> io::Result<()> {
+    let (fd, no_info, no_flags) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>(), 0);
+    // SAFETY: plain integers, and a null pointer, which stands for what kill(2) would say.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, no_info, no_flags) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
 
 /// Gives `signal` its default action again. (signal(7))
 pub fn reset_signal(signal: Signal) -> nix::Result<()> {

@@ -2,6 +2,8 @@
 
 use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -9,7 +11,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::error::{Failure, Result};
@@ -155,15 +156,9 @@ impl Signals {
 
     /// The next one that has arrived, if any.
     pub fn next(&self) -> Result<Option<Arrived>> {
-        loop {
-            let Some(info) = self.pending.read_signal().context("read from signalfd")? else {
-                return Ok(None);
-            };
-            // A real-time signal has no meaning for us.
-            if let Ok(signal) = Signal::try_from(info.ssi_signo as i32) {
-                return Ok(Some(Arrived { signal, from_kernel: info.ssi_code == SI_KERNEL }));
-            }
-        }
+        let info = self.pending.read_signal().context("read from signalfd")?;
+        Ok(info
+            .map(|info| Arrived { signal: info.ssi_signo as i32, from_kernel: info.ssi_code == SI_KERNEL }))
     }
 }
 
@@ -174,12 +169,29 @@ const SI_KERNEL: i32 = 0x80;
 /// A signal that reached the runtime.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrived {
-    /// Which one.
-    pub signal: Signal,
+    /// Its number. (nix's `Signal` has no real-time signals.)
+    pub signal: i32,
     /// Nobody sent it but the kernel: a key of the terminal, for one. It then went
     /// to all of the terminal's foreground process group.
     pub from_kernel: bool,
 }
+
+/// The name of the signal `number`, as `kill -l` lists it. Real-time signals are counted
+/// from SIGRTMIN, which is 34: the C library keeps 32 and 33 for itself. (signal(7))
+pub fn signal_name(number: i32) -> String {
+    match Signal::try_from(number) {
+        Ok(signal) => signal.as_str().into(),
+        Err(_) if number == SIGRTMIN => "SIGRTMIN".into(),
+        Err(_) if number == SIGRTMAX => "SIGRTMAX".into(),
+        Err(_) if number > SIGRTMIN => format!("SIGRTMIN+{}", number - SIGRTMIN),
+        Err(_) => number.to_string(),
+    }
+}
+
+/// The first real-time signal. ([`signal_name`])
+pub const SIGRTMIN: i32 = 34;
+/// The last real-time signal, and the last signal.
+pub const SIGRTMAX: i32 = 64;
 
 /// What a signal does to a runtime that no mechanism has told otherwise.
 ///
@@ -189,8 +201,8 @@ pub struct Arrived {
 /// the runtime: that is what the shell waits for.
 pub fn take(child: Pid, arrived: Arrived) -> Result<()> {
     match arrived.signal {
-        Signal::SIGTERM | Signal::SIGHUP => kill(child, Signal::SIGKILL).context("kill the command"),
-        Signal::SIGTSTP => raise(Signal::SIGSTOP).context("stop"),
+        libc::SIGTERM | libc::SIGHUP => kill(child, Signal::SIGKILL).context("kill the command"),
+        libc::SIGTSTP => raise(Signal::SIGSTOP).context("stop"),
         _ => Ok(()),
     }
 }
@@ -216,7 +228,7 @@ impl Child {
         mut self,
         signals: &Signals,
         mut on_signal: impl FnMut(Pid, Arrived) -> Result<()>,
-    ) -> Result<WaitStatus> {
+    ) -> Result<ExitStatus> {
         loop {
             let mut fds = [
                 PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
@@ -235,9 +247,9 @@ impl Child {
         }
     }
 
-    fn reap(&mut self) -> Result<WaitStatus> {
+    fn reap(&mut self) -> Result<ExitStatus> {
         let describe = || ("waitid(P_PIDFD, …, WEXITED)".into(), "wait $!; echo $?".into());
-        let status = step(1, describe, || waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED))?;
+        let status = step(1, describe, || kernel::reap(self.pidfd.as_fd()))?;
         self.reaped = true;
         Ok(status)
     }
@@ -247,7 +259,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
             let _ = kill(self.pid, Signal::SIGKILL);
-            let _ = waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED);
+            let _ = kernel::reap(self.pidfd.as_fd());
         }
     }
 }
@@ -256,13 +268,13 @@ impl Drop for Child {
 /// What the runtime exits with after a command that ended with `status`: the
 /// code it exited with, or 128 plus the number of the signal that killed it, as
 /// every shell says it. (wait(2); POSIX shell, 2.8.2)
-pub fn exit_code_of(status: WaitStatus) -> Result<u8> {
+pub fn exit_code_of(status: ExitStatus) -> Result<u8> {
     // ANCHOR: day1_task3_exit_code_of_solution
-    match status {
+    match (status.code(), status.signal()) {
         // A process has 32 bits for its exit code, and its parent sees 8 of them.
-        WaitStatus::Exited(_, code) => Ok(code as u8),
-        WaitStatus::Signaled(_, signal, _core_dumped) => Ok(128 + signal as u8),
-        other => bail!("the command neither exited nor was killed: {other:?}"),
+        (Some(code), _) => Ok(code as u8),
+        (None, Some(signal)) => Ok(128 + signal as u8),
+        (None, None) => bail!("the command neither exited nor was killed: {status:?}"),
     }
     // ANCHOR_END: day1_task3_exit_code_of_solution
 }

@@ -64,6 +64,36 @@ fn task1_run_passes_signals_on() {
     assert_eq!(running.ended(), 3);
 }
 
+// https://github.com/moby/moby/issues/36219
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_run_passes_real_time_signals_on() {
+    let world = World::new();
+    let script = "for signal in 34 35 50 64; do trap \"echo $signal\" $signal; done
+                  echo ready; while :; do sleep 0.02; done";
+    for flags in [&[][..], &["--init"]] {
+        let mut running = world.start(words(flags, script));
+        assert_eq!(running.line(), "ready");
+        for number in [34, 35, 50, 64] {
+            send(running.runtime(), number);
+            assert_eq!(running.line(), number.to_string(), "{flags:?}");
+        }
+        running.signal_command(Signal::SIGKILL);
+        assert_eq!(running.ended(), 137);
+    }
+    // One that the command has no handler for. As PID 1 it would hear none, so: with an init.
+    let mut running = world.start(words(&["--init"], "echo ready; exec sleep 1000"));
+    assert_eq!(running.line(), "ready");
+    send(running.runtime(), 40);
+    assert_eq!(running.ended(), 128 + 40);
+}
+
+/// Sends a signal by its number: nix has no names for real-time signals.
+fn send(pid: Pid, number: i32) {
+    // SAFETY: plain integers.
+    assert_eq!(unsafe { libc::kill(pid.as_raw(), number) }, 0);
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task1_a_stopped_runtime_goes_on_and_says_so_to_the_command() {
@@ -217,7 +247,9 @@ fn task3_kill_sends_the_signal_that_is_named() {
         expected += &format!("{line}\n");
         until(name, || world.tiny_docker(["logs", "web"]).output().unwrap().stdout == expected.as_bytes());
     }
-    for name in ["NOSUCH", "0", "-1", "65", "", "SIGSIG"] {
+    for name in
+        ["NOSUCH", "0", "-1", "65", "99999999999", "", "SIG", "SIGSIG", "SIGSIGUSR1", "RTMIN-1", "RTMAX+1"]
+    {
         tiny_docker(&world, &["kill", &format!("--signal={name}"), "web"])
             .code(2)
             .stderr(contains("such as TERM"));
@@ -226,6 +258,42 @@ fn task3_kill_sends_the_signal_that_is_named() {
     let record = world.inspect(&id);
     assert_eq!((&record["exit_code"], &record["signal"]), (&137.into(), &"SIGKILL".into()));
     tiny_docker(&world, &["kill", "web"]).code(1).stderr(contains("web is not running"));
+}
+
+// https://github.com/opencontainers/runc/issues/1766
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_kill_knows_real_time_signals_and_old_names() {
+    let world = World::new();
+    let script = "for number in 6 29 31 34 35 49 50 63 64; do trap \"echo $number\" $number; done
+                  echo ready; while :; do sleep 0.02; done";
+    let id = detach(&world, &["--name", "web"], script);
+    let mut expected = "ready\n".to_string();
+    for (name, number) in [
+        ("34", 34),
+        ("RTMIN", 34),
+        ("SIGRTMIN+1", 35),
+        ("rtmin+15", 49),
+        ("RTMAX-14", 50),
+        ("sigrtmax-1", 63),
+        ("RTMAX", 64),
+        ("RTMIN+30", 64),
+        ("IOT", 6),
+        ("POLL", 29),
+        ("UNUSED", 31),
+    ] {
+        tiny_docker(&world, &["kill", "-s", name, "web"]).success().stdout("web\n");
+        expected += &format!("{number}\n");
+        until(name, || world.tiny_docker(["logs", "web"]).output().unwrap().stdout == expected.as_bytes());
+    }
+    // A shell gets one at each end of a child.
+    tiny_docker(&world, &["kill", "-s", "SIGCLD", "web"]).success();
+    for name in ["RTMIN+31", "RTMAX-31", "RTMIN1", "RTMIN+", "RTMIN+-1", "RT", "SIG9", "1e1", " 9", "+9"] {
+        tiny_docker(&world, &["kill", &format!("--signal={name}"), "web"])
+            .code(2)
+            .stderr(contains("such as TERM"));
+    }
+    tiny_docker(&world, &["kill", &id]).success();
 }
 
 #[test]

@@ -20,7 +20,6 @@ use anyhow::{Context, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 use nix::unistd::{Pid, pipe2};
 
 use crate::container::{Container, Mechanism};
@@ -121,7 +120,7 @@ impl Mechanism for Logs {
 
     fn signalled(&mut self, _child: Pid, arrived: Arrived) -> Result<bool> {
         match &self.wires.terminal {
-            Some(terminal) if arrived.signal == Signal::SIGWINCH && !self.detach => {
+            Some(terminal) if arrived.signal == libc::SIGWINCH && !self.detach => {
                 terminal::copy_size(terminal)?;
                 Ok(true)
             }

@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, bail};
 use nix::fcntl::OFlag;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -55,12 +54,12 @@ fn started(ready: OwnedFd, supervisor: &OwnedFd, id: &str) -> Result<u8> {
     if File::from(ready).read(&mut [0]).context("wait for the supervisor")? == 1 {
         return print(&format!("{id}\n"));
     }
-    let status =
-        waitid(Id::PIDFd(supervisor.as_fd()), WaitPidFlag::WEXITED).context("wait for the supervisor")?;
-    match status {
+    match kernel::reap(supervisor.as_fd()).context("wait for the supervisor")?.code() {
         // It has said why.
-        WaitStatus::Exited(_, code) => Ok(code as u8),
-        _ => bail!("the supervisor was killed before the command ran; tiny-docker ps -a shows what is left"),
+        Some(code) => Ok(code as u8),
+        None => {
+            bail!("the supervisor was killed before the command ran; tiny-docker ps -a shows what is left")
+        }
     }
 }
 

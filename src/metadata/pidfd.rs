@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::Result;
 use crate::explain::step;
+use crate::kernel::send_signal_by_handle;
+use crate::wait::signal_name;
 
 /// A process that ran when its handle was opened.
 #[derive(Debug)]
@@ -52,17 +53,16 @@ impl Process {
         }
     }
 
-    /// Sends it `signal`; one that has just ended needs none. `day` is the caller's, for
-    /// the narration. (pidfd_send_signal(2))
-    pub fn signal(&self, day: u8, signal: Signal) -> Result<()> {
-        let pid = self.pid;
+    /// Sends it the signal with this number; one that has just ended needs none. `day` is
+    /// the caller's, for the narration. (pidfd_send_signal(2))
+    pub fn signal(&self, day: u8, number: i32) -> Result<()> {
+        let (pid, name) = (self.pid, signal_name(number));
         let describe = || {
-            let by_hand = format!("kill -s {} {pid}", &signal.as_str()[3..]);
-            (format!("pidfd_send_signal({pid}, {signal})"), by_hand)
+            let by_hand = format!("kill -s {} {pid}", name.trim_start_matches("SIG"));
+            (format!("pidfd_send_signal({pid}, {name})"), by_hand)
         };
-        let number = rustix::process::Signal::from_named_raw(signal as i32).context("no such signal")?;
-        step(day, describe, || match pidfd_send_signal(&self.handle, number) {
-            Err(Errno::SRCH) => Ok(()),
+        step(day, describe, || match send_signal_by_handle(self.handle.as_fd(), number) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             outcome => outcome,
         })
     }

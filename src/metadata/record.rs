@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use nix::sys::wait::WaitStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::metadata::pidfd::Process;
 use crate::plan::{Network, Plan};
+use crate::wait::signal_name;
 
 /// Of the records that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -108,13 +110,11 @@ impl Record {
 
     // ANCHOR: ended
     /// The command ended with `status`, and `exit_code` is what `run` makes of it.
-    pub fn ended(&mut self, status: WaitStatus, exit_code: u8) {
+    pub fn ended(&mut self, status: ExitStatus, exit_code: u8) {
         // ANCHOR: day4_task1_ended_solution
         self.ended_unseen();
         self.exit_code = Some(exit_code);
-        if let WaitStatus::Signaled(_, signal, _) = status {
-            self.signal = Some(signal.to_string());
-        }
+        self.signal = status.signal().map(signal_name);
         // ANCHOR_END: day4_task1_ended_solution
     }
     // ANCHOR_END: ended

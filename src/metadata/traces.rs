@@ -11,7 +11,6 @@ use std::thread::sleep;
 use std::time::Instant;
 
 use anyhow::Context;
-use nix::sys::signal::Signal;
 
 use crate::error::Result;
 use crate::explain::step;
@@ -42,7 +41,7 @@ pub fn cgroup_of(dir: &Path) -> Option<PathBuf> {
 pub fn kill_all(day: u8, dir: &Path, process: &Process) -> Result<()> {
     match cgroup_of(dir) {
         Some(cgroup) if kill_all_in(&cgroup)? => Ok(()),
-        _ => process.signal(day, Signal::SIGKILL),
+        _ => process.signal(day, libc::SIGKILL),
     }
 }
 // ANCHOR_END: kill_all

@@ -10,7 +10,6 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::container::{Container, Mechanism};
@@ -47,7 +46,7 @@ impl Mechanism for Stop {
     fn signalled(&mut self, child: Pid, arrived: Arrived) -> Result<bool> {
         pass_on(child, arrived)?;
         // A runtime that is told to stop, as by Ctrl-Z, still does that itself.
-        Ok(arrived.signal != Signal::SIGTSTP)
+        Ok(arrived.signal != libc::SIGTSTP)
     }
 }
 // ANCHOR_END: mechanism
@@ -82,7 +81,7 @@ pub struct Kill {
 
     /// Its name or number
     #[arg(short, long, default_value = "KILL", value_parser = signal_named)]
-    signal: Signal,
+    signal: i32,
 
     /// Their ids or names
     #[arg(required = true)]
@@ -116,7 +115,7 @@ impl StopContainers {
         // ANCHOR: day6_task2_stop_solution
         let Some((record, process)) = running(&self.state, word)? else { return Ok(()) };
         let patience = u64::try_from(self.timeout).ok().map(Duration::from_secs);
-        process.signal(DAY, Signal::SIGTERM)?;
+        process.signal(DAY, libc::SIGTERM)?;
         if !process.has_ended(patience)? {
             kill_all(DAY, &self.state.dir(&record.id), &process)?;
         }
@@ -133,7 +132,7 @@ impl Kill {
             let Some((record, process)) = running(&self.state, word)? else {
                 bail!("container {word} is not running; tiny-docker ps lists those that are");
             };
-            if self.signal != Signal::SIGKILL {
+            if self.signal != libc::SIGKILL {
                 process.signal(DAY, self.signal)?;
             } else {
                 kill_all(DAY, &self.state.dir(&record.id), &process)?;
