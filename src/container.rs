@@ -56,6 +56,13 @@ pub struct Parts {
     pub cgroup: Option<OwnedFd>,
     /// Its address on the network, if it gets one.
     pub address: Option<Ipv4Addr>,
+    /// What becomes its `/`: a mount that is attached nowhere yet. `None`: the host's.
+    pub root: Option<OwnedFd>,
+    /// In the child, once it has a root of its own: its /sys, and its /dev. What is to be
+    /// mounted there is mounted on these, for others may exchange what a path leads to.
+    pub sys: Option<OwnedFd>,
+    /// See `sys`.
+    pub dev: Option<OwnedFd>,
     /// What becomes /dev/console on a root of its own: a mount that is attached
     /// nowhere yet.
     pub console: Option<OwnedFd>,
@@ -205,6 +212,7 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signa
     // The child has its own copies. While ours are open, what the command writes
     // to would never come to its end.
     container.parts.stdio = [None, None, None];
+    (container.parts.root, container.parts.console) = (None, None);
 
     for mechanism in mechanisms.iter_mut() {
         mechanism.attach(container, child.pid)?;

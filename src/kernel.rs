@@ -1,7 +1,7 @@
 //! The few system calls that no library wraps. All `unsafe` of the runtime is
 //! in this file.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
@@ -130,17 +130,28 @@ pub fn close_inherited_files() -> io::Result<()> {
     }
 }
 
-/// Makes the mount at `path` read-only and leaves its other flags alone, which
-/// a remount by mount(2) would have to repeat. (mount_setattr(2))
-pub fn make_mount_read_only(path: &std::ffi::CStr) -> io::Result<()> {
+/// Adds `flags`, of mount_setattr(2), to those of the mount at `path` in `dir`, or of
+/// `dir` itself if `path` is empty. A remount by mount(2) would have to repeat all the
+/// others. (mount_setattr(2))
+pub fn add_mount_flags(dir: BorrowedFd, path: &CStr, flags: u32) -> io::Result<()> {
+    set_mount(dir, path, 0, u64::from(flags), 0)
+}
+
+/// Cuts the tie between the mounts of the tree `tree` and those that they are copies of.
+/// (mount_namespaces(7), "Shared subtrees")
+pub fn make_mounts_private(tree: BorrowedFd) -> io::Result<()> {
+    set_mount(tree, c"", libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)
+}
+
+fn set_mount(dir: BorrowedFd, path: &CStr, flags: c_int, set: u64, propagation: u64) -> io::Result<()> {
     // SAFETY: plain integers, zero means "leave as it is".
     let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
-    attr.attr_set = libc::MOUNT_ATTR_RDONLY;
-    let size = size_of_val(&attr);
+    attr.attr_set = set;
+    attr.propagation = propagation;
+    let (dir, flags, size) = (dir.as_raw_fd(), flags | libc::AT_EMPTY_PATH, size_of_val(&attr));
     // SAFETY: the kernel only reads `path`, which ends with a NUL, and `attr`.
-    let result = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), 0, &raw const attr, size)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, dir, path.as_ptr(), flags, &raw const attr, size) };
     match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

@@ -509,3 +509,84 @@ fn task7_200_runs_8_at_a_time() {
         }
     });
 }
+
+/// Tells what each mount of a process is mounted on: for every line of its mountinfo
+/// the mount's id, its parent's id, its target and its file system's type. (proc(5))
+fn mounts_of(pid: nix::unistd::Pid) -> Vec<[String; 4]> {
+    let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let field = |line: &str, number: usize| line.split(' ').nth(number).unwrap().to_string();
+    let kind = |line: &str| field(line.split_once(" - ").unwrap().1, 0);
+    text.lines().map(|line| [field(line, 0), field(line, 1), field(line, 4), kind(line)]).collect()
+}
+
+// https://nvd.nist.gov/vuln/detail/CVE-2025-31133 and its like: a container that shares
+// the root file system exchanges a directory between the runtime's look and its use.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_masks_lie_in_the_real_proc_whenever_its_directory_is_exchanged() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    let decoy = rootfs.join("decoy");
+    let masked = ["interrupts", "kcore", "keys", "timer_list"];
+    for dir in ["acpi", "asound", "scsi", "bus", "fs", "irq", "sys", "self/fd"] {
+        fs::create_dir_all(decoy.join(dir)).unwrap();
+    }
+    for file in masked.iter().chain(&["latency_stats", "sched_debug", "timer_stats", "sysrq-trigger"]) {
+        fs::write(decoy.join(file), "").unwrap();
+    }
+    let exchange = || {
+        let (cwd, proc) = (nix::fcntl::AT_FDCWD, rootfs.join("proc"));
+        nix::fcntl::renameat2(cwd, &proc, cwd, &decoy, nix::fcntl::RenameFlags::RENAME_EXCHANGE).unwrap();
+    };
+    let mut started = 0;
+    for moment in 1.. {
+        // A pipe that holds one message: the runtime, which tells each step before it
+        // takes it, is never more than two steps ahead of what was read here.
+        let (steps, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_DIRECT).unwrap();
+        nix::fcntl::fcntl(&steps, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+        let mut command = Command::new(common::binary());
+        command.args(["--explain", "run", "--rootfs", rootfs.to_str().unwrap(), "cat"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs);
+        let mut runtime = command.spawn().unwrap();
+        drop(command);
+
+        let (mut read, mut said) = (0, String::new());
+        let mut message = [0; 8192];
+        while !said.contains("execve(") {
+            let length = nix::unistd::read(&steps, &mut message).unwrap();
+            if length == 0 {
+                break;
+            }
+            said += &String::from_utf8_lossy(&message[..length]);
+            read += 1;
+            if read == moment {
+                exchange();
+            }
+        }
+        if said.contains("execve(") {
+            started += 1;
+            let command = common::children_of(runtime.id() as i32);
+            assert_eq!(command.len(), 1, "the runtime has one child, the command");
+            let mounts = mounts_of(nix::unistd::Pid::from_raw(command[0]));
+            let proc: Vec<_> = mounts.iter().filter(|[.., kind]| kind == "proc").collect();
+            for file in masked.iter().filter(|file| Path::new("/proc").join(file).exists()) {
+                let mask = mounts.iter().find(|[_, _, target, _]| target.ends_with(&format!("/{file}")));
+                let [_, parent, target, _] =
+                    mask.unwrap_or_else(|| panic!("{file} is not masked: {mounts:?}"));
+                let step = said.lines().filter(|line| line.starts_with("[day")).nth(moment - 1);
+                assert_eq!(
+                    *parent, proc[0][0],
+                    "/proc was exchanged for another directory after {step:?}; then the mask {target} was not mounted in the container's own /proc, but by its path in the other directory"
+                );
+            }
+        }
+        // Nobody reads its steps any more, and its command's input is at its end.
+        drop((steps, runtime.stdin.take()));
+        runtime.wait().unwrap();
+        if read < moment {
+            break;
+        }
+        exchange();
+    }
+    assert!(started > 0, "it never started");
+}

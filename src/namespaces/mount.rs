@@ -1,4 +1,5 @@
-//! Day 2: mount(2), narrated. Day 3 makes a whole file system tree with it.
+//! Day 2: mount(2), narrated. On a root of its own the container's mounts are made by
+//! descriptor instead: day 3, `rootfs/mount.rs`.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -38,17 +39,6 @@ pub fn bind(day: u8, source: &Path, target: &Path) -> Result<()> {
         (call(source, target, "", flags, ""), by_hand)
     };
     step(day, describe, || nix::mount::mount(Some(source), target, None::<&str>, flags, None::<&str>))
-}
-
-/// Changes the flags of the mount at `target`. `flags` are all its flags from
-/// now on: what they leave out is off. (mount(2), "Remounting an existing mount")
-pub fn remount(day: u8, target: &str, flags: MsFlags) -> Result<()> {
-    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
-    let describe = || {
-        let by_hand = format!("mount -o remount,bind,{} {target}", option_words(flags).join(","));
-        (call("", target, "", flags, ""), by_hand)
-    };
-    step(day, describe, || nix::mount::mount(None::<&str>, target, None::<&str>, flags, None::<&str>))
 }
 
 fn call(source: impl Debug, target: impl Debug, kind: &str, flags: MsFlags, options: &str) -> String {

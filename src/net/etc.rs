@@ -145,7 +145,8 @@ fn cover_etc() -> Result<()> {
 fn keep_read_only(over: &[CString]) -> Result<()> {
     if statvfs("/").context("statvfs")?.flags().contains(FsFlags::ST_RDONLY) {
         for path in over {
-            kernel::make_mount_read_only(path).with_context(|| format!("make {path:?} read-only"))?;
+            kernel::add_mount_flags(rustix::fs::CWD, path, libc::MOUNT_ATTR_RDONLY as u32)
+                .with_context(|| format!("make {path:?} read-only"))?;
         }
     }
     Ok(())

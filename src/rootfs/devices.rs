@@ -1,19 +1,17 @@
 //! Day 3: a /dev made for the container. (null(4), random(4), pts(4), shm_overview(7))
 
-use std::fs::File;
 use std::io::{IsTerminal, stderr, stdin, stdout};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
-use nix::mount::MsFlags;
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::mkdir;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
+use nix::unistd::symlinkat;
 
 use crate::error::Result;
 use crate::explain::step;
-use crate::namespaces::mount::{HARMLESS, mount};
+
+use super::mount::{Dir, Flags, HARMLESS, attach, mount, take_open};
 
 const DAY: u8 = 3;
 
@@ -38,14 +36,15 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
-/// Makes the container's /dev, with `console` as /dev/console. The umask must
+/// Makes the container's /dev on `at`, with `console` as /dev/console. The umask must
 /// be 0.
 ///
 /// A tmpfs, so that nothing is written into the rootfs, and with nosuid but
 /// not nodev: here, devices are the point.
-pub fn make_dev(console: Option<OwnedFd>) -> Result<()> {
+pub fn make_dev(at: &Dir, console: Option<OwnedFd>) -> Result<Dir> {
     // ANCHOR: day3_task4_make_dev_solution
-    mount(DAY, "tmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, "mode=755,size=65536k")?;
+    let flags = Flags::MOUNT_ATTR_NOSUID | Flags::MOUNT_ATTR_STRICTATIME;
+    let dev = mount(DAY, "tmpfs", at, "/dev", flags, "mode=755,size=65536k")?;
     for (path, major, minor) in DEVICES {
         let describe = || {
             (
@@ -54,64 +53,66 @@ pub fn make_dev(console: Option<OwnedFd>) -> Result<()> {
             )
         };
         step(DAY, describe, || {
-            mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))
+            let mode = Mode::from_bits_truncate(0o666);
+            mknodat(&dev, dev.name_of(path), SFlag::S_IFCHR, mode, makedev(major, minor))
         })?;
     }
     for (target, link) in LINKS {
         step(
             DAY,
             || (format!("symlink({target:?}, {link:?})"), format!("ln -s {target} {link}")),
-            || symlink(target, link),
+            || symlinkat(target, &dev, dev.name_of(link)),
         )?;
     }
     // newinstance is the default of today's kernels: these pseudo-terminals are
     // not the host's.
-    let nosuid_noexec = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    make_dir("/dev/pts", 0o755)?;
-    mount(DAY, "devpts", "/dev/pts", nosuid_noexec, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
-    make_dir("/dev/shm", 0o1777)?;
-    mount(DAY, "tmpfs", "/dev/shm", HARMLESS, "mode=1777,size=65536k")?;
+    let nosuid_noexec = Flags::MOUNT_ATTR_NOSUID | Flags::MOUNT_ATTR_NOEXEC;
+    make_dir(&dev, "/dev/pts", 0o755)?;
+    mount(DAY, "devpts", &dev, "/dev/pts", nosuid_noexec, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
+    make_dir(&dev, "/dev/shm", 0o1777)?;
+    mount(DAY, "tmpfs", &dev, "/dev/shm", HARMLESS, "mode=1777,size=65536k")?;
     // The message queues of this ipc namespace. (mq_overview(7))
-    make_dir("/dev/mqueue", 0o755)?;
-    mount(DAY, "mqueue", "/dev/mqueue", HARMLESS, "")?;
-    console.map_or(Ok(()), make_console)
+    make_dir(&dev, "/dev/mqueue", 0o755)?;
+    mount(DAY, "mqueue", &dev, "/dev/mqueue", HARMLESS, "")?;
+    if let Some(console) = console {
+        make_console(&dev, console)?;
+    }
+    Ok(dev)
     // ANCHOR_END: day3_task4_make_dev_solution
 }
 // ANCHOR_END: dev
 
-fn make_dir(path: &str, mode: u32) -> Result<()> {
+fn make_dir(dev: &Dir, path: &str, mode: u32) -> Result<()> {
     let describe = || (format!("mkdir({path:?}, {mode:#o})"), format!("mkdir -m {mode:o} {path}"));
-    step(DAY, describe, || mkdir(path, Mode::from_bits_truncate(mode)))
+    step(DAY, describe, || mkdirat(dev, dev.name_of(path), Mode::from_bits_truncate(mode)))
 }
 
 // ANCHOR: console
 /// The terminal that the runtime was started on, as a mount that is not
 /// anywhere yet; `None` where there is no terminal. It is taken here, on the
 /// host, because later no path leads to it. (open_tree(2))
+///
+/// `None` too where it cannot be taken. A terminal that was opened in another mount
+/// namespace cannot, by somebody who then called `unshare --mount`: its mount is not
+/// ours to copy, and the kernel says EINVAL. The container runs without its name.
 pub fn open_console() -> Result<Option<OwnedFd>> {
     // ANCHOR: day3_task4_open_console_solution
-    let streams =
-        [stdin().as_fd().is_terminal(), stdout().as_fd().is_terminal(), stderr().as_fd().is_terminal()];
-    let Some(fd) = streams.iter().position(|is_terminal| *is_terminal) else { return Ok(None) };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let path = format!("/proc/self/fd/{fd}");
-    let describe = || (format!("open_tree({path:?}, OPEN_TREE_CLONE)"), "see /dev/console below".into());
-    step(DAY, describe, || open_tree(rustix::fs::CWD, &path, flags)).map(Some)
+    let (stdin, stdout, stderr) = (stdin(), stdout(), stderr());
+    let streams: [(BorrowedFd, &str); 3] =
+        [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
+    let Some((terminal, name)) = streams.into_iter().find(|(stream, _)| stream.is_terminal()) else {
+        return Ok(None);
+    };
+    Ok(take_open(DAY, terminal, name).ok())
     // ANCHOR_END: day3_task4_open_console_solution
 }
 
 /// Mounts the terminal at /dev/console: with it ttyname(3) finds a name for the
 /// terminal, whose own name lies on the host.
-fn make_console(console: OwnedFd) -> Result<()> {
-    File::create("/dev/console").context("make /dev/console")?;
-    let describe = || {
-        (
-            r#"move_mount(terminal, "/dev/console")"#.into(),
-            "mount --bind $(tty) dev/console, before pivot_root".into(),
-        )
-    };
-    step(DAY, describe, || {
-        move_mount(&console, "", rustix::fs::CWD, "/dev/console", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-    })
+pub fn make_console(dev: &Dir, console: OwnedFd) -> Result<()> {
+    // Something to mount on; its mode does not matter.
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    openat(dev, "console", flags, Mode::S_IRUSR).context("make /dev/console")?;
+    attach(DAY, &console, dev, "/dev/console")
 }
 // ANCHOR_END: console

@@ -1,29 +1,33 @@
 //! Day 3: the root file system. *Can I give it a different root filesystem?*
 //!
-//! The order is the safety. First the directory becomes `/` and the host's tree
-//! is unmounted; only then is anything mounted inside. From that moment on there
-//! is no path to the host any more, so that a rootfs in which `proc` is a link
-//! to `/host/etc` can redirect a mount only to itself.
+//! The order is the safety. First the directory becomes `/` and the host's tree is
+//! unmounted; only then is anything mounted inside. From that moment on no path leads
+//! to the host, so a rootfs in which `proc` is a link to `/host/etc` can redirect a
+//! mount only to itself. And what lies inside is held by descriptors ([`mount::Dir`]):
+//! a second container on the same rootfs can exchange a directory, but not an open one.
 
 pub mod devices;
+pub mod mount;
 pub mod process;
 
 use std::fs;
-use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{chdir, pivot_root};
+use nix::unistd::{chdir, fchdir, pivot_root};
+use rustix::fs::{AtFlags, FileType, statat};
+use rustix::io::Errno;
 
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
-use crate::explain::{shell, step};
+use crate::explain::step;
 use crate::kernel;
-use crate::namespaces::mount::{HARMLESS, bind, mount, remount};
-use crate::namespaces::mount_proc;
+
+use self::mount::{Dir, Flags, HARMLESS, READ_ONLY, attach, bind, mount, take};
 
 const DAY: u8 = 3;
 
@@ -43,68 +47,72 @@ pub struct Rootfs {
 impl Mechanism for Rootfs {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         if let Some(dir) = &self.rootfs {
-            container.plan.rootfs = Some(check_rootfs(dir)?);
+            let (path, root) = open_rootfs(dir)?;
+            container.plan.rootfs = Some(path);
             container.plan.read_only = self.read_only;
+            container.parts.root = Some(root);
             container.parts.console = devices::open_console()?;
         }
         Ok(())
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
-        let Some(dir) = &container.plan.rootfs else { return Ok(()) };
-        change_root(dir)?;
+        let Some(root) = container.parts.root.take() else { return Ok(()) };
+        let root = Dir::new(root, "/");
+        change_root(&root)?;
 
         // Modes are meant as they are written, until the command runs.
         umask(Mode::empty());
-        mount_point("/proc")?;
-        mount_proc()?;
-        mount_point("/sys")?;
-        mount_sys()?;
-        mount_point("/dev")?;
-        devices::make_dev(container.parts.console.take())?;
-        hide_the_host()?;
+        let proc = mount(DAY, "proc", &mount_point("/proc")?, "/proc", HARMLESS, "")?;
+        let sys = mount_sys(&mount_point("/sys")?)?;
+        let dev = devices::make_dev(&mount_point("/dev")?, container.parts.console.take())?;
+        hide_the_host(&proc, &sys, &dev)?;
         if container.plan.read_only {
-            make_root_read_only()?;
+            make_root_read_only(&root)?;
         }
         // Docker's, whatever the host's is.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
+        // Later days mount in these: by descriptor too.
+        container.parts.sys = Some(sys.into());
+        container.parts.dev = Some(dev.into());
         Ok(())
     }
 }
 // ANCHOR_END: mechanism
 
-// ANCHOR: check
-/// `dir` as an absolute path without links, if it can be a root file system.
-fn check_rootfs(dir: &Path) -> Result<PathBuf> {
-    // ANCHOR: day3_task1_check_rootfs_solution
+// ANCHOR: open
+/// `dir` as an absolute path without links, and opened, if it can be a root file
+/// system. The container is made from what was opened: the path is for people.
+fn open_rootfs(dir: &Path) -> Result<(PathBuf, OwnedFd)> {
+    // ANCHOR: day3_task1_open_rootfs_solution
     let hint = "expected a directory that holds a root file system, such as rootfs/busybox (make rootfs)";
     let path = fs::canonicalize(dir).with_context(|| format!("--rootfs {dir:?}: {hint}"))?;
-    let metadata = fs::metadata(&path).with_context(|| format!("--rootfs {dir:?}"))?;
-    if !metadata.is_dir() {
+    let root = take(DAY, &path).with_context(|| format!("--rootfs {dir:?}"))?;
+    // What was opened is what is looked at.
+    let found = statat(&root, "", AtFlags::EMPTY_PATH).with_context(|| format!("--rootfs {dir:?}"))?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
         bail!("--rootfs {dir:?} is not a directory; {hint}");
     }
     // By device and inode, for a bind mount gives / another path.
     let host = fs::metadata("/").context("look at /")?;
-    if (metadata.dev(), metadata.ino()) == (host.dev(), host.ino()) {
-        bail!(
-            "--rootfs {dir:?} is the host's own /; leave --rootfs away to run on it, or name another directory"
-        );
+    if (found.st_dev, found.st_ino) == (host.dev(), host.ino()) {
+        bail!("--rootfs {dir:?} is the host's own /; omit --rootfs to run on it, or name another directory");
     }
-    Ok(path)
-    // ANCHOR_END: day3_task1_check_rootfs_solution
+    Ok((path, root))
+    // ANCHOR_END: day3_task1_open_rootfs_solution
 }
-// ANCHOR_END: check
+// ANCHOR_END: open
 
 // ANCHOR: change_root
-/// Makes `dir` this mount namespace's `/`, and unmounts all that was there
-/// before. (pivot_root(2), "pivot_root(".", ".")")
-fn change_root(dir: &Path) -> Result<()> {
+/// Makes `root` this mount namespace's `/`, and unmounts all that was there before.
+/// (pivot_root(2), "pivot_root(".", ".")")
+fn change_root(root: &Dir) -> Result<()> {
     // ANCHOR: day3_task1_change_root_solution
-    // pivot_root wants a mount point, and a plain directory is none. Bound onto
-    // itself it is one.
-    bind(DAY, dir, dir)?;
-    // Into the new mount, which lies on top of the directory.
-    step(DAY, || (format!("chdir({dir:?})"), format!("cd {}", shell(dir))), || chdir(dir))?;
+    // pivot_root wants a mount of this namespace. Where it is attached does not matter,
+    // so it need not be the path that it came from: over /proc, which every host has.
+    let anywhere = Dir::open("/proc").context("open /proc of the host")?;
+    attach(DAY, root, &anywhere, "/proc")?;
+    step(DAY, || ("fchdir(root)".into(), "cd /proc".into()), || fchdir(root))?;
     // The old root ends up mounted on top of the new one, at the same place. No
     // directory is needed for it, so a read-only rootfs will do.
     step(DAY, || (r#"pivot_root(".", ".")"#.into(), "pivot_root . .".into()), || pivot_root(".", "."))?;
@@ -121,32 +129,32 @@ fn change_root(dir: &Path) -> Result<()> {
 // ANCHOR_END: change_root
 
 // ANCHOR: mount_point
-/// Makes sure that `path` is a directory, for a mount. A rootfs may lack it; but
-/// if it is a link, what we then mask would be elsewhere.
-fn mount_point(path: &str) -> Result<()> {
+/// Opens the directory `path`, to mount on it. A rootfs may lack it; but if it is a
+/// link, what we then mask would be elsewhere.
+fn mount_point(path: &'static str) -> Result<Dir> {
     // ANCHOR: day3_task3_mount_point_solution
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => bail!(
-            "{path} of the rootfs is not a directory; expected an empty one to mount on: replace it by one"
-        ),
-        Err(error) if error.kind() == ErrorKind::NotFound => step(
-            DAY,
-            || (format!("mkdir({path:?})"), format!("mkdir {path}")),
-            || nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)),
-        ),
-        Err(error) => Err(error).with_context(|| format!("look at {path} of the rootfs")),
+    let mut opened = Dir::open(path);
+    if let Err(Errno::NOENT) = opened {
+        let describe = || (format!("mkdir({path:?})"), format!("mkdir {path}"));
+        step(DAY, describe, || nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)))?;
+        opened = Dir::open(path);
+    }
+    match opened {
+        Err(errno @ (Errno::LOOP | Errno::NOTDIR)) => Err(errno).with_context(|| {
+            format!("{path} of the rootfs is not a directory; expected an empty one to mount on: replace it by one")
+        }),
+        opened => opened.with_context(|| format!("open {path} of the rootfs")),
     }
     // ANCHOR_END: day3_task3_mount_point_solution
 }
 // ANCHOR_END: mount_point
 
 // ANCHOR: sys
-/// Mounts /sys. Read-only: what can be set there is set for the whole machine.
+/// Mounts /sys on `at`. Read-only: what can be set there is set for the whole machine.
 /// (sysfs(5))
-fn mount_sys() -> Result<()> {
+fn mount_sys(at: &Dir) -> Result<Dir> {
     // ANCHOR: day3_task3_mount_sys_solution
-    mount(DAY, "sysfs", "/sys", HARMLESS | MsFlags::MS_RDONLY, "")
+    mount(DAY, "sysfs", at, "/sys", HARMLESS | READ_ONLY, "")
     // ANCHOR_END: day3_task3_mount_sys_solution
 }
 // ANCHOR_END: sys
@@ -155,7 +163,7 @@ fn mount_sys() -> Result<()> {
 /// What runc and Docker hide: nothing that a container needs, and all of it
 /// tells about, or reaches, the one kernel that all share. Not every kernel has
 /// every one of them. (Docker: `MaskedPaths` and `ReadonlyPaths` of `docker inspect`)
-const MASKED: [&str; 12] = [
+const MASKED_IN_PROC: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -166,41 +174,57 @@ const MASKED: [&str; 12] = [
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const MASKED_IN_SYS: [&str; 2] = ["/sys/devices/virtual/powercap", "/sys/firmware"];
+const READ_ONLY_IN_PROC: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Covers the parts of /proc and /sys that belong to the host: a file by
 /// /dev/null, a directory by an empty read-only one, or itself read-only.
-fn hide_the_host() -> Result<()> {
+///
+/// `proc`, `sys` and `dev` are our own mounts. By the path /proc/kcore one could be led
+/// to another directory, if somebody has put one there in the meantime.
+fn hide_the_host(proc: &Dir, sys: &Dir, dev: &Dir) -> Result<()> {
     // ANCHOR: day3_task4_hide_the_host_solution
-    for path in MASKED {
-        match fs::symlink_metadata(path) {
-            Err(_) => {}
-            Ok(metadata) if metadata.is_dir() => {
-                mount(DAY, "tmpfs", path, HARMLESS | MsFlags::MS_RDONLY, "")?
+    for (dir, paths) in [(proc, &MASKED_IN_PROC[..]), (sys, &MASKED_IN_SYS)] {
+        for path in paths {
+            match kind_of(dir, path)? {
+                None => {}
+                Some(FileType::Directory) => {
+                    mount(DAY, "tmpfs", dir, path, HARMLESS | READ_ONLY, "").map(drop)?
+                }
+                Some(_) => bind(DAY, dev, "/dev/null", dir, path, Flags::empty())?,
             }
-            Ok(_) => bind(DAY, Path::new("/dev/null"), Path::new(path))?,
         }
     }
-    for path in READ_ONLY.iter().filter(|path| Path::new(path).exists()) {
-        // A flag belongs to a mount: first make it one.
-        bind(DAY, Path::new(path), Path::new(path))?;
-        remount(DAY, path, HARMLESS | MsFlags::MS_RDONLY)?;
+    for path in READ_ONLY_IN_PROC {
+        // A flag belongs to a mount: it is made one, by mounting it on itself.
+        if kind_of(proc, path)?.is_some() {
+            bind(DAY, proc, path, proc, path, READ_ONLY)?;
+        }
     }
     Ok(())
     // ANCHOR_END: day3_task4_hide_the_host_solution
 }
 // ANCHOR_END: hide
 
+/// What `path`, which is in `dir`, is; `None`: nothing. All that keeps us from knowing is
+/// an error: what cannot be seen cannot be hidden.
+fn kind_of(dir: &Dir, path: &str) -> Result<Option<FileType>> {
+    match statat(dir, dir.name_of(path), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(FileType::from_raw_mode(found.st_mode))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("look at {path}")),
+    }
+}
+
 // ANCHOR: read_only
-/// Makes / read-only, and nothing below it: /dev and /dev/shm stay writable.
-fn make_root_read_only() -> Result<()> {
+/// Makes `root` read-only, and nothing below it: /dev and /dev/shm stay writable.
+fn make_root_read_only(root: &Dir) -> Result<()> {
     // ANCHOR: day3_task5_make_root_read_only_solution
     let describe =
         || (r#"mount_setattr("/", MOUNT_ATTR_RDONLY)"#.into(), "mount -o remount,bind,ro /".into());
-    step(DAY, describe, || kernel::make_mount_read_only(c"/"))
+    step(DAY, describe, || kernel::add_mount_flags(root.as_fd(), c"", READ_ONLY.bits()))
     // ANCHOR_END: day3_task5_make_root_read_only_solution
 }
 // ANCHOR_END: read_only
