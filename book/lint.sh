@@ -5,6 +5,9 @@
 #   - relative links lead somewhere
 #   - every transcript is shown somewhere
 #   - book/README.md lists every chapter
+#   - man pages are links, and no page runs code on a server
+#   - the text of every picture can be read on a phone
+#   - nothing is phrased as it would be in a translation
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -92,6 +95,46 @@ drawn() { # SCRIPT INPUT PICTURE
 }
 drawn book/screen.awk tests/transcripts/day9-readme.console book/src/pictures/screen.svg
 drawn book/one-run.awk tests/snapshots/golden__explain_day9.snap book/src/pictures/one-run.svg
+
+# A picture is shown in its own size, 760 wide, also on a phone. So its text is what it says.
+for picture in book/src/pictures/*.svg; do
+    small=$(grep -noE 'font-size(=|: *)"?([0-9]|1[01])(\.[0-9]+)?(px|"|;)' "$picture" | head -n 1) || true
+    [ -z "$small" ] || finding "$picture:${small%%:*}: text smaller than 12 px: ${small#*:}"
+    case $picture in */screen.svg) continue ;; esac
+    grep -q 'viewBox="0 0 760 [0-9]*" class="picture"' "$picture" || finding "$picture:1: not drawn for a width of 760: viewBox=\"0 0 760 …\" class=\"picture\""
+    name=$(basename "$picture")
+    grep -qF "$name" book/src/*.md || finding "$picture:1: no page shows it"
+done
+while IFS=: read -r file line _; do
+    finding "$file:$line: a rust block that mdbook would let run on a server: say rust,noplayground"
+done < <(grep -nE '^```rust($|,)' book/src/*.md | grep -v noplayground)
+
+# Prose: what stands in no code block, without its code spans.
+prose() {
+    awk '
+        FNR == 1 { block = 0 }
+        /^ *```/ { block = !block; next }
+        !block { gsub(/`[^`]*`/, "`"); print FILENAME ":" FNR ":" $0 }
+    ' "$@"
+}
+# clone(2): a link, [clone(2)] with its address at the end of the page.
+man_page='(^|[^][a-z0-9_.(/])[a-z_][a-z0-9_.-]*\([1-8]\)($|[^]])'
+while IFS=: read -r file line rest; do
+    finding "$file:$line: a man page that is no link: $(grep -oE "$man_page" <<<"$rest" | head -n 1)"
+done < <(prose book/src/*.md | grep -v '\]: http' | grep -E "$man_page")
+while IFS=: read -r file line _; do
+    finding "$file:$line: a man page as code, and no link"
+done < <(grep -nE '`[a-z_][a-z0-9_.-]*\([1-8]\)`' book/src/*.md)
+while IFS=: read -r file line page; do
+    grep -qF "$page: https://" "$file" || finding "$file:$line: $page has no address at the end of the page"
+done < <(grep -noE '\[[a-z_][a-z0-9_.-]*\([1-8]\)\]([^(]|$)' book/src/*.md | sed -E 's/\][^]]*$/]/')
+
+# What gives away that a sentence was thought in another language; style: CONTRIBUTING.md.
+foreign='\bfor ever\b|\bleav(e|es|ing) ([^ ]+ ){1,3}away\b|\bms .*in the middle\b|\bnobody looks\b|it is they that|\bwho (comes|began|begins|starts|reads|is at|does not know|was stuck|is fast|has become)\b.*[,;] |\bfree of doubt\b|\bto the dot\b'
+while IFS=: read -r file line rest; do
+    finding "$file:$line: reads like a translation: $(grep -oiE -m 1 "$foreign" <<<"$rest" | head -n 1)"
+done < <(prose README.md CONTRIBUTING.md book/README.md book/src/*.md days/*/README.md days/*/hints.md vm/README.md | grep -iE "$foreign"
+    grep -rniE '//.*\bfor ever\b|//.*it is they that|//.*\bnobody looks\b|//.*leave .* away' src tests --include='*.rs' || true)
 
 for transcript in tests/transcripts/*; do
     grep -qF "${transcript}}}" book/src/*.md || finding "$transcript:1: no chapter shows this transcript"
