@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
@@ -20,6 +20,7 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::fstat;
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{
     Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setgid, setgroups, setuid,
 };
@@ -323,16 +324,10 @@ fn die_with_the_parent(reporter: &OwnedFd) -> Result<()> {
 }
 
 /// Makes `stdio` the standard streams of this process, and so of the command.
-/// They are made over to its user, who may want to open /dev/stderr by that
-/// name. What is for everybody anyway, /dev/null above all, stays as it is.
 fn hand_over(stdio: &[Option<OwnedFd>; 3], user: Option<&User>) -> Result<()> {
     explain::keep_stderr();
     for (number, stream) in stdio.iter().enumerate() {
         let Some(stream) = stream else { continue };
-        let mode = fstat(stream).context("fstat")?.st_mode;
-        if let Some(user) = user.filter(|_| mode & 0o006 == 0) {
-            fchown(stream, Some(user.uid), None).context("fchown")?;
-        }
         let (name, by_hand) = [("stdin", "exec <…"), ("stdout", "exec >…"), ("stderr", "exec 2>…")][number];
         let describe = || (format!("dup2(its {name}, {number})"), by_hand.into());
         step(5, describe, || match number {
@@ -341,7 +336,40 @@ fn hand_over(stdio: &[Option<OwnedFd>; 3], user: Option<&User>) -> Result<()> {
             _ => dup2_stderr(stream),
         })?;
     }
+    user.map_or(Ok(()), |user| make_over(stdio, user))
+}
+
+/// Makes the standard streams over to `user`. Whoever opens /dev/stdin by that name
+/// opens the file behind it anew, and then its owner and its mode count.
+///
+/// That goes for what has no other name: a pipe from `|`, and what was made for this
+/// container. A file, a named pipe or a terminal of the host stays whose it is, for its
+/// new owner would be whoever has that number on the host; and what is for everybody,
+/// /dev/null above all, needs no owner. A socket cannot be opened by name at all.
+fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
+    for ((stream, name), made) in streams.into_iter().zip(stdio) {
+        // A stream that is closed needs nothing.
+        let Ok(found) = fstat(stream) else { continue };
+        if found.st_uid == user.uid.as_raw() || found.st_mode & 0o006 != 0 {
+            continue;
+        }
+        if made.is_some() || is_unnamed_pipe(stream) {
+            let describe =
+                || (format!("fchown({name}, {})", user.uid), format!("chown {} /dev/{name}", user.uid));
+            // Without it the stream works too, but for that name.
+            let _ = step(3, describe, || fchown(stream, Some(user.uid), None));
+        }
+    }
     Ok(())
+}
+
+/// Whether this is a pipe that lies in the kernel's own file system of pipes, where
+/// nothing has a name. (pipe(7))
+fn is_unnamed_pipe(stream: BorrowedFd) -> bool {
+    const PIPEFS: FsType = FsType(0x5049_5045);
+    fstatfs(stream).is_ok_and(|found| found.filesystem_type() == PIPEFS)
 }
 
 /// Gives up this process's identity for `user`'s. Groups first: whoever is no

@@ -270,6 +270,8 @@ fn task4_pts_shm_mqueue_and_the_links_are_the_containers_own() {
     let expected = "/dev tmpfs\n/dev/pts devpts\n/dev/shm tmpfs\n/dev/mqueue mqueue\n";
     busybox_sh(&world, &[], mounts).success().stdout(expected);
     busybox_sh(&world, &[], "ls /dev/pts; readlink /dev/ptmx").success().stdout("ptmx\npts/ptmx\n");
+    // A terminal is a device: on a mount that is nodev it refuses to open.
+    busybox_sh(&world, &[], ": < /dev/ptmx && echo opened").success().stdout("opened\n");
     busybox_sh(&world, &[], "stat -c %a /dev/shm; echo x > /dev/shm/x && cat /dev/shm/x")
         .success()
         .stdout("1777\nx\n");
@@ -589,4 +591,176 @@ fn task4_masks_lie_in_the_real_proc_whenever_its_directory_is_exchanged() {
         exchange();
     }
     assert!(started > 0, "it never started");
+}
+
+// https://github.com/moby/moby/issues/21436, https://github.com/opencontainers/runc/pull/695
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_a_number_is_an_id_even_where_it_is_somebodys_name() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    let passwd = "root:x:0:0::/root:/bin/sh
+1000:x:0:0:not 1000:/evil:/bin/sh
+app:x:1000:1000::/home/app:/bin/sh
+4294967295:x:0:0::/:/bin/sh
+2147483648:x:0:0::/:/bin/sh
+99999999999999999999:x:0:0::/:/bin/sh
++7:x:0:0::/:/bin/sh
+-7:x:0:0::/:/bin/sh
+:x:0:0::/:/bin/sh
+";
+    fs::write(rootfs.join("etc/passwd"), passwd).unwrap();
+    let group = "root:x:0:\n1000:x:0:\n50:x:0:\n+7:x:0:\n-7:x:0:\n:x:0:\nstaff:x:50:app,1000\n";
+    fs::write(rootfs.join("etc/group"), group).unwrap();
+    let run = |user: &str| {
+        let user = format!("--user={user}");
+        let ids = "echo $(id -u) $(id -g) $(id -G) $HOME";
+        world.tiny_docker(["run", "--rootfs", "rootfs", &user, "sh", "-c", ids]).assert()
+    };
+    for (user, expected) in [
+        ("1000", "1000 1000 1000 50 /home/app"),
+        ("01000", "1000 1000 1000 50 /home/app"),
+        ("1000:1000", "1000 1000 1000 /home/app"),
+        ("app:1000", "1000 1000 1000 /home/app"),
+        ("app:50", "1000 50 50 /home/app"),
+        ("app:050", "1000 50 50 /home/app"),
+        ("app", "1000 1000 1000 50 /home/app"),
+        ("00", "0 0 0 /root"),
+    ] {
+        run(user).success().stdout(format!("{expected}\n"));
+    }
+    let too_big = ["2147483648", "4294967295", "4294967296", "99999999999999999999"];
+    for text in too_big.into_iter().chain(["+7", "-7", "+1000", "", " 1000", "0x3e8", "1e3"]) {
+        run(text).code(125).stdout(is_empty()).stderr(contains("expected"));
+        run(&format!("app:{text}")).code(125).stdout(is_empty()).stderr(contains("expected"));
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_passwd_and_group_are_bytes() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    let write = |file: &str, bytes: &[u8]| fs::write(rootfs.join("etc").join(file), bytes).unwrap();
+    let run = |user: &str| {
+        let ids = "echo $(id -u) $(id -G) $HOME";
+        world.tiny_docker(["run", "--rootfs", "rootfs", "-u", user, "sh", "-c", ids]).assert()
+    };
+    // A name in Latin-1, a line of 100,000 bytes, one with a NUL, and no end of the last.
+    let mut passwd = b"jos\xe9:x:1:1:Jos\xe9:/:/bin/sh\n".to_vec();
+    passwd.extend([b'x'; 100_000]);
+    passwd.extend(b"\nnul:x:7:7::/a\0b:/bin/sh\r\nhome:x:8:8::/caf\xe9:/bin/sh\r\nhomeless:x:9:9:::/bin/sh");
+    write("passwd", &passwd);
+    write("group", b"caf\xe9:x:60:home,homeless\nlast:x:61:homeless\r\nlater:x:62:other,homeless");
+    run("home").success().stdout(&b"8 8 60 /caf\xe9\n"[..]);
+    run("homeless").success().stdout("9 9 60 61 62 /\n");
+    run("homeless:later").success().stdout("9 62 /\n");
+    run("nul").code(125).stderr(contains("no user"));
+    for file in ["passwd", "group"] {
+        let path = rootfs.join("etc").join(file);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        run("home").code(125).stderr(contains(format!("/etc/{file}")));
+        fs::remove_dir(&path).unwrap();
+        write(file, &vec![b'\n'; (1 << 20) + 1]);
+        run("home").code(125).stderr(contains(format!("/etc/{file}")).and(contains("1 MiB")));
+        fs::remove_file(&path).unwrap();
+        symlink(file, &path).unwrap();
+        run("home").code(125).stderr(contains("Too many levels of symbolic links"));
+        fs::remove_file(&path).unwrap();
+        write(file, if file == "passwd" { &passwd } else { b"" });
+    }
+    // More groups than the kernel takes. (NGROUPS_MAX)
+    let many: String = (0..70_000).map(|gid| format!("g:x:{gid}:home\n")).collect();
+    write("group", many.as_bytes());
+    run("home").code(125).stderr(contains("65536").and(contains("expected")));
+}
+
+// https://github.com/opencontainers/runc/issues/4711
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_an_empty_variable_counts_as_unset_where_the_runtime_fills_it_in() {
+    let world = World::new();
+    let rootfs = busybox();
+    let run = |flags: &[&str]| {
+        let mut words = vec!["run", "--rootfs", rootfs.to_str().unwrap(), "-u", "app"];
+        words.extend(flags);
+        words.extend(["sh", "-c", "echo $HOME $TERM"]);
+        let mut command = world.tiny_docker(words);
+        command.env("TERM", "").env("HOME", "").env("EMPTY", "").assert()
+    };
+    run(&[]).success().stdout("/home/app xterm\n");
+    run(&["-e", "HOME="]).success().stdout("/home/app xterm\n");
+    run(&["-e", "HOME"]).success().stdout("/home/app xterm\n");
+    run(&["-e", "HOME=/x"]).success().stdout("/x xterm\n");
+}
+
+// https://github.com/containers/crun/issues/745, https://github.com/opencontainers/runc/issues/280
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_the_user_may_open_the_streams_by_name() {
+    let world = World::new();
+    let rootfs = busybox();
+    let words = |script: &'static str| {
+        ["run", "--rootfs", rootfs.to_str().unwrap(), "-u", "app", "sh", "-c", script].map(str::to_string)
+    };
+    world
+        .tiny_docker(words("cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr"))
+        .write_stdin("hi\n")
+        .assert()
+        .success()
+        .stdout("hi\nout\n")
+        .stderr("err\n");
+
+    // What has a name on the host keeps its owner: a file, a named pipe, a terminal.
+    let file = world.dir().join("file");
+    fs::write(&file, "of root\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let fifo = world.dir().join("fifo");
+    nix::unistd::mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let open = |path: &Path| fs::File::options().read(true).write(true).open(path).unwrap();
+    for stream in [open(&file), open(&fifo), fs::File::from(terminal.slave)] {
+        let before = stream.metadata().unwrap();
+        let mut runtime = Command::new(common::binary());
+        runtime.args(words("true")).stdin(stream.try_clone().unwrap()).stdout(stream.try_clone().unwrap());
+        assert!(runtime.status().unwrap().success());
+        let after = stream.metadata().unwrap();
+        let facts = |of: &fs::Metadata| (of.uid(), of.gid(), format!("{:o}", of.mode()));
+        assert_eq!(facts(&after), facts(&before), "the owner or mode of {:?} was changed", after.file_type());
+    }
+    // And what is for everybody anyway.
+    let mut runtime = Command::new(common::binary());
+    assert!(runtime.args(words("true")).stdin(Stdio::null()).status().unwrap().success());
+    assert_eq!(fs::metadata("/dev/null").unwrap().uid(), 0);
+}
+
+// https://github.com/containerd/nerdctl/issues/2684
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_modes_are_the_same_whatever_the_callers_umask() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    for name in ["proc", "sys", "dev"] {
+        fs::remove_dir(rootfs.join(name)).unwrap();
+    }
+    let modes = "umask; cd /dev; stat -c '%n %a' /dev null tty pts ptmx pts/ptmx shm mqueue /srv /srv/new";
+    let run = |umask: &str| {
+        let run = "exec \"$0\" run --rootfs rootfs -w /srv/new sh -c \"$1\"";
+        let script = format!("umask {umask}; {run}");
+        let mut command = Command::new("sh");
+        command.current_dir(world.dir()).args(["-c", &script]).arg(common::binary()).arg(modes);
+        command.output().unwrap()
+    };
+    let expected = "0022\n/dev 755\nnull 666\ntty 666\npts 755\nptmx 777\npts/ptmx 666\nshm 1777\nmqueue 1777\n/srv 755\n/srv/new 755\n";
+    for umask in ["077", "000", "777"] {
+        let _ = fs::remove_dir_all(rootfs.join("srv"));
+        let output = run(umask);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "with umask {umask}: {output:?}");
+        for name in ["proc", "sys", "dev"] {
+            let mode = fs::metadata(rootfs.join(name)).unwrap().mode() & 0o7777;
+            assert_eq!(mode, 0o755, "the mount point {name}, made with umask {umask}");
+            fs::remove_dir(rootfs.join(name)).unwrap();
+        }
+    }
 }

@@ -50,8 +50,9 @@ impl Mechanism for Process {
         if let Some(user) = &container.plan.user {
             let (user, home) = look_up(user)?;
             container.parts.user = Some(user);
-            if container.plan.rootfs.is_some() {
-                container.plan.environment.entry("HOME".into()).or_insert(home.into());
+            let set = container.plan.environment.get(OsStr::new("HOME")).is_some_and(|home| !home.is_empty());
+            if container.plan.rootfs.is_some() && !set {
+                container.plan.environment.insert("HOME".into(), home);
             }
         }
         // The command is started there by the heart, as its user.
@@ -68,7 +69,7 @@ fn set_environment(container: &mut Container, settings: &[OsString]) -> Result<(
     // ANCHOR: day3_task6_set_environment_solution
     if container.plan.rootfs.is_some() {
         let hostname = container.plan.hostname.clone().unwrap_or_default();
-        let terminal = std::env::var_os("TERM").unwrap_or("xterm".into());
+        let terminal = std::env::var_os("TERM").filter(|name| !name.is_empty()).unwrap_or("xterm".into());
         container.plan.environment =
             [("PATH", DEFAULT_PATH.into()), ("HOSTNAME", hostname.into()), ("TERM", terminal)]
                 .map(|(name, value): (&str, OsString)| (name.into(), value))
@@ -100,7 +101,7 @@ fn set_environment(container: &mut Container, settings: &[OsString]) -> Result<(
 // ANCHOR: user
 /// The user that `text`, `USER[:GROUP]`, means in this root file system, and
 /// its home directory. (passwd(5), group(5))
-fn look_up(text: &str) -> Result<(User, String)> {
+fn look_up(text: &str) -> Result<(User, OsString)> {
     // ANCHOR: day3_task6_look_up_solution
     let (name, group) = match text.split_once(':') {
         Some((name, group)) => (name, Some(group)),
@@ -108,55 +109,98 @@ fn look_up(text: &str) -> Result<(User, String)> {
     };
     // passwd: name:password:uid:gid:comment:home:shell
     let passwd = read_table("/etc/passwd")?;
-    let entry = passwd.iter().find(|fields| fields.len() >= 6 && (fields[0] == name || fields[2] == name));
+    // A number is an id, even where it is somebody's name.
+    let number = parse_id(name.as_bytes());
+    let is_meant = |fields: &&Fields| match number {
+        Some(_) => parse_id(&fields[2]) == number,
+        None => is_name(name) && fields[0] == name.as_bytes(),
+    };
+    let entry = passwd.iter().filter(|fields| fields.len() >= 6).find(is_meant);
     let (uid, gid, home) = match entry {
-        Some(fields) => (parse_id(&fields[2]), parse_id(&fields[3]), fields[5].clone()),
-        None => (parse_id(name), Some(0), "/".into()),
+        Some(fields) => (parse_id(&fields[2]), parse_id(&fields[3]), fields[5].as_slice()),
+        None => (number, Some(0), &b"/"[..]),
     };
     let Some(uid) = uid else {
-        bail!(
-            "--user {text:?}: no user {name:?} in the container's /etc/passwd; expected a name from there, or a number up to {MAX_ID}"
-        );
+        bail!("--user {text:?}: no user {name:?} in the container's /etc/passwd; {EXPECTED}");
     };
 
-    // group: name:password:gid:members, with commas between the members
     let table = read_table("/etc/group")?;
     let gid = match group {
+        Some(group) => gid_of(group, &table),
         None => gid,
-        Some(group) => match table.iter().find(|fields| fields.len() >= 3 && fields[0] == group) {
-            Some(fields) => parse_id(&fields[2]),
-            None => parse_id(group),
-        },
     };
     let Some(gid) = gid else {
-        bail!(
-            "--user {text:?}: no such group in the container's /etc/group; expected a name from there, or a number up to {MAX_ID}"
-        );
+        bail!("--user {text:?}: no such group in the container's /etc/group; {EXPECTED}");
     };
     // Whoever names the group gets that one alone, as with Docker.
-    let login = entry.filter(|_| group.is_none()).map(|fields| fields[0].as_str());
-    let member =
-        |fields: &&Vec<String>| fields.len() >= 4 && fields[3].split(',').any(|name| Some(name) == login);
-    let groups =
-        table.iter().filter(member).filter_map(|fields| parse_id(&fields[2])).map(Gid::from_raw).collect();
-    Ok((User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), groups }, home))
+    let login = entry.filter(|_| group.is_none()).map(|fields| fields[0].as_slice());
+    let groups = groups_of(login, &table)?;
+    let home = if home.is_empty() { b"/" } else { home };
+    Ok((User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), groups }, OsString::from_vec(home.to_vec())))
     // ANCHOR_END: day3_task6_look_up_solution
 }
+
+/// The id of the group `text`, a name or a number.
+/// A line is name:password:gid:members, with commas between the members. (group(5))
+fn gid_of(text: &str, table: &[Fields]) -> Option<u32> {
+    // ANCHOR: day3_task6_gid_of_solution
+    let called_so = |fields: &&Fields| is_name(text) && fields[0] == text.as_bytes();
+    let entry = || table.iter().filter(|fields| fields.len() >= 3).find(called_so);
+    parse_id(text.as_bytes()).or_else(|| parse_id(&entry()?[2]))
+    // ANCHOR_END: day3_task6_gid_of_solution
+}
 // ANCHOR_END: user
+
+/// The groups of which `login` is a member.
+fn groups_of(login: Option<&[u8]>, table: &[Fields]) -> Result<Vec<Gid>> {
+    // The kernel's limit. (setgroups(2), NGROUPS_MAX)
+    const MOST: usize = 65536;
+    let Some(login) = login.filter(|name| !name.is_empty()) else { return Ok(vec![]) };
+    let member = |fields: &&Fields| {
+        fields.len() >= 4 && fields[3].split(|byte| *byte == b',').any(|name| name == login)
+    };
+    let groups = table.iter().filter(member).filter_map(|fields| parse_id(&fields[2]));
+    let groups: Vec<Gid> = groups.map(Gid::from_raw).collect();
+    if groups.len() > MOST {
+        bail!(
+            "the user is in {} groups of the container's /etc/group; expected at most {MOST}: shorten the file",
+            groups.len()
+        );
+    }
+    Ok(groups)
+}
+
+const EXPECTED: &str = "expected a name from there, or a number up to 2147483647";
 
 /// Docker's limit. Above it lies 4294967295, which is -1, which the kernel takes
 /// for "no id". (setresuid(2))
 const MAX_ID: u32 = i32::MAX as u32;
 
-fn parse_id(text: &str) -> Option<u32> {
+/// The id that `text` is. Digits alone: `+5` is none, which Rust would take for 5.
+fn parse_id(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok().filter(|text| is_number(text))?;
     text.parse().ok().filter(|id| *id <= MAX_ID)
 }
 
-/// The lines of `path`, split at colons. A file that is not there has none.
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether somebody can be called so. A number is no name, also if it is too big for an
+/// id; and a line that begins with `+` or `-` is an order to include others, of a name
+/// service that containers do not have. (nsswitch.conf(5), "compat")
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !is_number(text) && !text.starts_with(['+', '-'])
+}
+
+/// A line, split at colons. Bytes: the file says nothing about its encoding.
+type Fields = Vec<Vec<u8>>;
+
+/// The lines of `path`. A file that is not there has none.
 ///
 /// The file is the rootfs's own and may be anything: a pipe that nobody writes
 /// to, or a device that never ends, must not hold up the runtime.
-fn read_table(path: &str) -> Result<Vec<Vec<String>>> {
+fn read_table(path: &str) -> Result<Vec<Fields>> {
     const LONGEST: u64 = 1 << 20;
     let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => file,
@@ -167,12 +211,15 @@ fn read_table(path: &str) -> Result<Vec<Vec<String>>> {
     };
     let metadata = file.metadata().with_context(|| format!("look at the container's {path}"))?;
     if !metadata.is_file() || metadata.len() > LONGEST {
-        bail!("the container's {path} is not a file of at most 1 MiB");
+        bail!("the container's {path} is not a file of at most 1 MiB; replace it by one");
     }
-    let mut text = Vec::new();
+    // With room for all of it and some more: then it is read in one piece.
+    let mut text = Vec::with_capacity(metadata.len() as usize + 64);
     file.take(LONGEST).read_to_end(&mut text).with_context(|| format!("read the container's {path}"))?;
-    let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().map(|line| line.split(':').map(str::to_string).collect()).collect())
+    // No field can hold a NUL: it would be the end of it in every C program.
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.contains(&0));
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    Ok(lines.map(|line| line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect()).collect())
 }
 
 fn make_workdir(dir: &Path) -> Result<()> {
