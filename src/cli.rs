@@ -77,6 +77,9 @@ enum Command {
     Kill(crate::stop::Kill),
     #[cfg(feature = "day6-stop")]
     Wait(crate::stop::Wait),
+    #[cfg(feature = "day6-stop")]
+    #[command(hide = true)]
+    Init(crate::stop::init::Init),
 
     #[cfg(feature = "day7-cgroups")]
     Stats(crate::cgroups::stats::Stats),
@@ -206,6 +209,8 @@ impl Cli {
             Command::Kill(kill) => kill.execute(),
             #[cfg(feature = "day6-stop")]
             Command::Wait(wait) => wait.execute(),
+            #[cfg(feature = "day6-stop")]
+            Command::Init(init) => init.execute(),
             #[cfg(feature = "day7-cgroups")]
             Command::Stats(stats) => stats.execute(),
             #[cfg(feature = "day9-net")]

@@ -73,7 +73,9 @@ pub struct Parts {
     /// runtime.
     pub user: Option<User>,
     /// What to do as the very last before exec, as the command's user.
-    pub before_exec: Option<fn() -> Result<()>>,
+    pub before_exec: Option<fn(&Container) -> Result<()>>,
+    /// The program of its init: a copy of this one, in memory; `None`: it has no init.
+    pub init: Option<OwnedFd>,
 }
 
 /// What came of a container.
@@ -300,7 +302,7 @@ fn enter(
         step(3, || (format!("chdir({dir:?})"), format!("cd {}", shell(dir))), || chdir(dir))?;
     }
     if let Some(last_step) = container.parts.before_exec {
-        last_step()?;
+        last_step(container)?;
     }
     signals.restore()?;
     command::exec(&container.plan.command, &container.plan.environment)

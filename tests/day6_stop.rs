@@ -357,6 +357,52 @@ print(state())";
     }
 }
 
+// https://nvd.nist.gov/vuln/detail/CVE-2019-5736 began with a /proc/PID/exe that was the host's.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_init_shows_the_container_nothing_of_the_host() {
+    let world = World::new();
+    // A program that is gone from the disk once it runs, as after an upgrade.
+    let program = world.dir().join("replaced");
+    fs::copy(common::binary(), &program).unwrap();
+    let script = "ls /proc/1/fd >/dev/null && tr '\\0' '\\n' </proc/1/environ; echo --
+                  tr '\\0' ' ' </proc/1/cmdline; cat /proc/1/comm; echo --
+                  readlink /proc/1/exe; for change in 'echo x >>' 'cp /bin/busybox'; do
+                      eval \"$change /proc/1/exe\" 2>/dev/null && echo changed; done
+                  for fd in $(ls /proc/1/fd); do echo $(readlink /proc/1/fd/$fd); done; echo --; env";
+    for flags in [&["--init"][..], &["--init", "-t"], &["--init", "-u", "app"]] {
+        let mut shell = std::process::Command::new("bash");
+        let run = "exec 9<replaced; rm replaced; exec /proc/self/fd/9 \"$@\"";
+        fs::copy(common::binary(), &program).unwrap();
+        shell.args(["-c", run, "bash"]).args(words(flags, script)).current_dir(world.dir());
+        let output = shell.env("AWS_SECRET", "of-the-host").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap().replace('\r', "");
+        let parts: Vec<&str> = text.split("--\n").collect();
+        let [environment, title, files, own] = parts[..] else {
+            panic!("{flags:?}: {text}\n{:?}", output.stderr)
+        };
+        assert!(!text.contains("of-the-host") && !text.contains("replaced"), "{flags:?}: {text}");
+        // What the command has, PID 1 has, and nothing else.
+        let names = |text: &str| {
+            text.lines().map(|line| line.split('=').next().unwrap().to_string()).collect::<BTreeSet<_>>()
+        };
+        let by_the_shell = ["PWD", "SHLVL", "OLDPWD", "_"].map(String::from).into();
+        assert_eq!(names(environment), &names(own) - &by_the_shell, "{flags:?}: {text}");
+        assert_eq!(title, "tiny-docker init 2 tiny-docker\n", "{flags:?}");
+        let (exe, open) = files.split_once('\n').unwrap();
+        assert!(exe.contains("memfd:"), "{flags:?}: /proc/1/exe is {exe}");
+        assert!(!open.contains("changed"), "{flags:?}: the program of PID 1 can be changed: {files}");
+        // Its own signalfd, and the streams that are the command's as well.
+        let known = |file: &str| {
+            ["pipe:", "/dev/", "anon_inode:", "socket:"].iter().any(|kind| file.starts_with(kind))
+        };
+        assert!(open.lines().all(known), "{flags:?}: {files}");
+    }
+    // Nobody needs it as a command, and as one it would never end.
+    tiny_docker(&world, &["init", "2"]).code(125).stderr(contains("run --init"));
+    tiny_docker(&world, &["--help"]).success().stdout(contains("init").not());
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_with_init_every_exit_code_is_the_commands() {

@@ -38,6 +38,7 @@ impl Mechanism for Stop {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         container.plan.init = self.init;
         if container.plan.init {
+            container.parts.init = Some(init::sealed_program()?);
             container.parts.before_exec = Some(init::stay_behind);
         }
         Ok(())
