@@ -18,9 +18,9 @@
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it shall be, [`command`] becomes the command, [`wait`]
-//! waits for it. [`kernel`] holds the few system calls that no library wraps,
-//! [`explain`] the narration, [`stream`] the one way to write to stdout and stderr,
-//! [`error`] the exit codes.
+//! waits for it. [`kernel`] holds the few system calls that no library wraps, [`files`]
+//! reads and writes what the kernel shows as files, [`explain`] is the narration, [`stream`]
+//! the one way to write to stdout and stderr, [`error`] has the exit codes.
 
 pub mod cli;
 pub mod command;
@@ -28,6 +28,7 @@ pub mod container;
 pub mod error;
 pub mod explain;
 mod fault;
+pub mod files;
 pub mod kernel;
 pub mod plan;
 pub mod stream;
