@@ -4,45 +4,53 @@
 //! is a directory, and its limits are files in it. The kernel enforces them:
 //! nobody here watches anything. (cgroups(7); kernel: admin-guide/cgroup-v2)
 
+pub mod limits;
 pub mod place;
 pub mod stats;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Write as _, stderr};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::container::{Container, Mechanism};
 use crate::error::{self, Result};
-use crate::explain::step;
+use crate::explain::{shell, step};
+use crate::files;
 use crate::metadata::traces;
 use crate::namespaces::mount::{HARMLESS, mount};
 
+use self::limits::{Limits, parse_cpus, parse_memory, parse_pids, parse_swap};
+
 const DAY: u8 = 7;
 
-/// Docker's: with less, a program does not even start.
-const LEAST_MEMORY: u64 = 6 << 20;
+/// How many cgroups a container may have within its own, and how deep. Each is memory of
+/// the kernel's, and all must be removed in the end. It is far more than programs need that
+/// make cgroups: systemd, another container engine.
+const BOUNDS: [(&str, &str); 2] = [("cgroup.max.depth", "32"), ("cgroup.max.descendants", "1024")];
 
 /// The flags of day 7.
 #[derive(Debug, clap::Args)]
 pub struct Cgroups {
-    /// The most memory: bytes, or a number with k, m or g (at least 6m)
+    /// The most memory: bytes, or a number with k, m or g, at least 6m [0: no limit]
     #[arg(short, long, value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<String>,
 
-    /// The most memory and swap together; -1: any amount of swap (without it: no swap)
+    /// The most memory and swap together [-1: any amount of swap; not given: no swap]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory_swap: Option<String>,
 
-    /// The most processor time; 0.5 is half of one processor's
+    /// The most processor time: 0.5 is half of one processor's [0: no limit]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     cpus: Option<String>,
 
-    /// The most processes and threads; -1: any number
+    /// The most processes and threads [-1: no limit]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<String>,
 
@@ -50,9 +58,6 @@ pub struct Cgroups {
     #[arg(skip)]
     cgroup: Option<PathBuf>,
 }
-
-/// What is to be written into a cgroup's files: for each its name and its content.
-type Limits = Vec<(&'static str, String)>;
 
 // ANCHOR: mechanism
 impl Mechanism for Cgroups {
@@ -74,6 +79,7 @@ impl Mechanism for Cgroups {
             made => made?,
         }
         self.cgroup = Some(cgroup.clone());
+        bound(&cgroup);
         write_limits(&cgroup, &limits)?;
         container.parts.cgroup = Some(open(&cgroup)?);
         Ok(())
@@ -87,19 +93,21 @@ impl Mechanism for Cgroups {
     }
 
     fn cleanup(&mut self, container: &mut Container) -> Result<()> {
-        let (Some(cgroup), Some(dir)) = (self.cgroup.take(), &container.parts.dir) else { return Ok(()) };
+        let Some(cgroup) = self.cgroup.take() else { return Ok(()) };
         let kills = oom_kills(&cgroup);
-        // Also when that could not be read: it counts only while it is there.
-        traces::remove_cgroup_of(dir)?;
-        let killed = kills? > 0;
-        if container.end.exit.is_some() {
-            container.end.oom_killed = Some(killed);
-            if killed {
-                let words = self.in_words(container.end.exit.is_some_and(|(_, code)| code == 137));
-                // If nobody reads it, it is still in the record.
-                error::say(&words);
-                container.end.reason = Some(words);
-            }
+        let limit = self.memory.take().filter(|_| matches!(kills, Ok(1..)) && had_run_out(&cgroup));
+        // Also when that could not be read: it counts only while it is there. And what cannot
+        // be removed is a complaint: the command has had its end, whatever it was.
+        if let Err(error) = traces::remove_cgroup(&cgroup) {
+            error::print(&error.context("the container's cgroup is left; tiny-docker rm tries it again"));
+        }
+        let Some((_, code)) = container.end.exit else { return Ok(()) };
+        container.end.oom_killed = Some(kills? > 0);
+        if container.end.oom_killed == Some(true) {
+            let words = in_words(code == 137, limit.as_deref());
+            // If nobody reads it, it is still in the record.
+            let _ = writeln!(stderr(), "tiny-docker: {words}");
+            container.end.reason = Some(words);
         }
         Ok(())
     }
@@ -108,105 +116,38 @@ impl Mechanism for Cgroups {
 
 impl Cgroups {
     // ANCHOR: limits
-    /// The flags as what the kernel's files take.
+    /// The flags as what the kernel's files take. What is no limit is not in the list.
     fn limits(&self) -> Result<Limits> {
         // ANCHOR: day7_task1_limits_solution
-        let mut limits = Limits::new();
-        let memory = self.memory.as_deref().map(|text| parse_size("--memory", text)).transpose()?;
-        match memory {
-            Some(memory) if memory < LEAST_MEMORY => bail!(
-                "--memory {}: too little for a program to start at all; expected at least 6m",
-                self.memory.as_deref().unwrap_or_default()
-            ),
-            Some(memory) => limits.push(("memory.max", memory.to_string())),
-            None => {}
-        }
-        match (memory, self.memory_swap.as_deref()) {
-            (None, Some(_)) => bail!("--memory-swap is memory and swap together, and needs --memory as well"),
-            (None, None) => {}
-            // Without this, what is over the limit would go to the swap, and the
-            // limit be none.
-            (Some(_), None) => limits.push(("memory.swap.max", "0".into())),
-            (Some(_), Some("-1")) => limits.push(("memory.swap.max", "max".into())),
-            (Some(memory), Some(text)) => match parse_size("--memory-swap", text)?.checked_sub(memory) {
-                Some(swap) => limits.push(("memory.swap.max", swap.to_string())),
-                None => bail!(
-                    "--memory-swap {text}: memory and swap together are less than --memory alone; expected at least as much"
-                ),
-            },
-        }
-        if let Some(text) = &self.cpus {
-            limits.push(("cpu.max", parse_cpus(text)?));
-        }
-        if let Some(text) = &self.pids_limit {
-            match text.parse::<i64>() {
-                Ok(-1 | 0) => {}
-                Ok(number @ 1..) => limits.push(("pids.max", number.to_string())),
-                _ => {
-                    bail!("--pids-limit {text:?}: expected a number of processes, such as 64, or -1 for any")
-                }
-            }
-        }
-        Ok(limits)
+        let memory = self.memory.as_deref().map(parse_memory).transpose()?.flatten();
+        let swap = parse_swap(self.memory_swap.as_deref().unwrap_or("0"), memory)?;
+        let cpus = self.cpus.as_deref().map(parse_cpus).transpose()?.flatten();
+        let processes = self.pids_limit.as_deref().map(parse_pids).transpose()?.flatten();
+        let files = [
+            ("memory.max", memory.map(|bytes| bytes.to_string())),
+            ("memory.swap.max", swap),
+            ("cpu.max", cpus),
+            ("pids.max", processes),
+        ];
+        Ok(files.into_iter().filter_map(|(file, content)| Some((file, content?))).collect())
         // ANCHOR_END: day7_task1_limits_solution
     }
     // ANCHOR_END: limits
-
-    /// Why the command, or one of its processes, was killed.
-    fn in_words(&self, command_itself: bool) -> String {
-        let whom = if command_itself { "the command" } else { "a process of the container" };
-        match self.memory.as_deref() {
-            Some(limit) => format!(
-                "out of memory: {whom} needed more than the limit of {limit}, and the kernel killed it; allow more: --memory"
-            ),
-            None => format!("out of memory: the machine had none left, and the kernel killed {whom}"),
-        }
-    }
 }
 
-// ANCHOR: size
-/// A size as Docker takes it: a number, decimals too, and a unit of b, k, m, g, t
-/// or p, each 1024 times the one before; `128m`, `128mb`, `128MiB` are the same.
-fn parse_size(flag: &str, text: &str) -> Result<u64> {
-    // ANCHOR: day7_task1_parse_size_solution
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text[digits.len()..].to_ascii_lowercase();
-    let stem = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
-    let power = match stem {
-        "" if !unit.starts_with('i') => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => -1,
-    };
-    let number = digits.trim_end().parse::<f64>().ok().filter(|number| *number >= 0.0 && number.is_finite());
-    match (number, power) {
-        (Some(number), 0..) => Ok((number * 1024f64.powi(power)) as u64),
-        _ => bail!("{flag} {text:?}: expected a size such as 128m: a number, and b, k, m or g"),
+/// Why the command, or one of its processes, was killed. `limit` is the container's, if
+/// it was that one that was reached.
+fn in_words(command_itself: bool, limit: Option<&str>) -> String {
+    let whom = if command_itself { "the command" } else { "a process of the container" };
+    match limit {
+        Some(limit) => format!(
+            "out of memory: {whom} needed more than the limit of {limit}, and the kernel killed it; allow more: --memory"
+        ),
+        None => format!(
+            "out of memory: the machine, or a cgroup above the container's, had none left, and the kernel killed {whom}"
+        ),
     }
-    // ANCHOR_END: day7_task1_parse_size_solution
 }
-// ANCHOR_END: size
-
-// ANCHOR: cpus
-/// `--cpus` as cpu.max has it: so many microseconds of processor time in each
-/// period of 100,000. With several processors it may be more than the period.
-fn parse_cpus(text: &str) -> Result<String> {
-    // ANCHOR: day7_task1_parse_cpus_solution
-    const PERIOD: f64 = 100_000.0;
-    let there = std::thread::available_parallelism().map_or(1, |count| count.get());
-    match text.parse::<f64>() {
-        // The kernel refuses less than a hundredth: it switches no faster.
-        Ok(cpus) if (0.01..=there as f64).contains(&cpus) => {
-            Ok(format!("{} {PERIOD}", (cpus * PERIOD).round()))
-        }
-        _ => bail!("--cpus {text:?}: expected a number from 0.01 to {there}, the processors of this machine"),
-    }
-    // ANCHOR_END: day7_task1_parse_cpus_solution
-}
-// ANCHOR_END: cpus
 
 /// Which controllers `limits` need: what stands before the dot.
 fn controllers_of(limits: &Limits) -> Vec<&'static str> {
@@ -214,25 +155,40 @@ fn controllers_of(limits: &Limits) -> Vec<&'static str> {
 }
 
 fn make(cgroup: &Path) -> Result<()> {
-    let describe = || (format!("mkdir({cgroup:?})"), format!("mkdir {}", cgroup.display()));
-    step(DAY, describe, || DirBuilder::new().mode(0o755).create(cgroup))
+    let describe = || (format!("mkdir({cgroup:?})"), format!("mkdir {}", shell(cgroup)));
+    step(DAY, describe, || fs::create_dir(cgroup))?;
+    // Whatever the umask is: the container's users may look.
+    fs::set_permissions(cgroup, Permissions::from_mode(0o755)).with_context(|| format!("chmod {cgroup:?}"))
 }
+
+/// Writes `content` into the file `name` of `cgroup`.
+fn write(cgroup: &Path, name: &str, content: &str) -> Result<()> {
+    let file = cgroup.join(name);
+    let describe =
+        || (format!("write {content} > {}", file.display()), format!("echo {content} > {}", shell(&file)));
+    step(DAY, describe, || match files::write(&file, content) {
+        // A kernel without swap has no limit for it, and needs none.
+        Err(error) if error.kind() == ErrorKind::NotFound && name == "memory.swap.max" => Ok(()),
+        outcome => outcome,
+    })
+}
+
+// ANCHOR: bound
+/// Bounds what the container can make of cgroups within its own. Nobody has asked for that,
+/// so a container runs without it too. (cgroup-v2, "cgroup.max.depth")
+fn bound(cgroup: &Path) {
+    for (name, most) in BOUNDS {
+        let _ = write(cgroup, name, most);
+    }
+}
+// ANCHOR_END: bound
 
 // ANCHOR: write_limits
 /// Writes the limits, before anybody is in `cgroup`: there is no moment without them.
 fn write_limits(cgroup: &Path, limits: &Limits) -> Result<()> {
     // ANCHOR: day7_task3_write_limits_solution
-    for (name, value) in limits {
-        let file = cgroup.join(name);
-        let describe = || {
-            let file = file.display();
-            (format!("write {value} > {file}"), format!("echo {value} > {file}"))
-        };
-        step(DAY, describe, || match fs::write(&file, value) {
-            // A kernel without swap has no limit for it, and needs none.
-            Err(error) if error.kind() == ErrorKind::NotFound && *name == "memory.swap.max" => Ok(()),
-            outcome => outcome,
-        })?;
+    for (name, content) in limits {
+        write(cgroup, name, content)?;
     }
     Ok(())
     // ANCHOR_END: day7_task3_write_limits_solution
@@ -244,11 +200,11 @@ fn write_limits(cgroup: &Path, limits: &Limits) -> Result<()> {
 /// write its process id into cgroup.procs afterwards would be slow, for the kernel
 /// must wait until nobody is forking anywhere; and it would come after the child
 /// could already have used memory. (clone(2), CLONE_INTO_CGROUP)
-fn open(cgroup: &Path) -> Result<std::os::fd::OwnedFd> {
-    // ANCHOR: day7_task3_open_solution
+fn open(cgroup: &Path) -> Result<OwnedFd> {
+    // ANCHOR: day7_task2_open_solution
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(cgroup);
     opened.map(File::into).with_context(|| format!("open {cgroup:?}"))
-    // ANCHOR_END: day7_task3_open_solution
+    // ANCHOR_END: day7_task2_open_solution
 }
 // ANCHOR_END: open
 
@@ -264,7 +220,11 @@ fn show_own_cgroup_alone(own_root: bool) -> Result<()> {
         // The host's is mounted there, and shows all. In this mount namespace it goes.
         let describe =
             || (r#"umount2("/sys/fs/cgroup", MNT_DETACH)"#.into(), "umount -l /sys/fs/cgroup".into());
-        step(DAY, describe, || umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH))?;
+        step(DAY, describe, || match umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH) {
+            // Nothing is mounted there: the host's is elsewhere.
+            Err(Errno::EINVAL) => Ok(()),
+            outcome => outcome,
+        })?;
     }
     // Read-only: whoever may write there sets limits, its own included.
     mount(DAY, "cgroup2", "/sys/fs/cgroup", HARMLESS | MsFlags::MS_RDONLY, "")
@@ -277,9 +237,11 @@ fn show_own_cgroup_alone(own_root: bool) -> Result<()> {
 /// counts; nobody else has seen it. (cgroup-v2, "memory.events")
 fn oom_kills(cgroup: &Path) -> Result<u64> {
     // ANCHOR: day7_task4_oom_kills_solution
-    let Ok(events) = fs::read_to_string(cgroup.join("memory.events")) else {
+    let events = match files::read(cgroup.join("memory.events")) {
+        Ok(events) => String::from_utf8(events)?,
         // No memory controller here.
-        return Ok(0);
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error).context("read memory.events"),
     };
     let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
     kills.unwrap_or("0").parse().context("read memory.events")
@@ -287,38 +249,9 @@ fn oom_kills(cgroup: &Path) -> Result<u64> {
 }
 // ANCHOR_END: oom
 
-#[cfg(test)]
-mod tests {
-    use super::{parse_cpus, parse_size};
-
-    #[test]
-    fn sizes_are_dockers() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("6291456", 6 << 20),
-            ("32b", 32),
-            ("32k", 32 << 10),
-            ("32kb", 32 << 10),
-            ("128m", 128 << 20),
-            ("128MB", 128 << 20),
-            ("128MiB", 128 << 20),
-            ("1.5g", 3 << 29),
-            ("2t", 2 << 40),
-        ] {
-            assert_eq!(parse_size("--memory", text).unwrap(), bytes, "{text}");
-        }
-        for text in ["", "m", "-1", "128x", "128mm", "128 bytes", "ib", "1ib", "1 2m", "nan", "inf", "1e400m"]
-        {
-            assert!(parse_size("--memory", text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn processors_are_a_share_of_each_period() {
-        assert_eq!(parse_cpus("0.5").unwrap(), "50000 100000");
-        assert_eq!(parse_cpus("1").unwrap(), "100000 100000");
-        for text in ["0", "-1", "0.001", "4096", "half", "nan"] {
-            assert!(parse_cpus(text).is_err(), "{text}");
-        }
-    }
+/// Whether it was `cgroup` itself that had no memory left, and not one above it, or the
+/// machine. (cgroup-v2, "memory.events.local"; kernels before 5.2 cannot tell)
+fn had_run_out(cgroup: &Path) -> bool {
+    let events = files::read(cgroup.join("memory.events.local")).unwrap_or_default();
+    !events.split(|byte| *byte == b'\n').any(|line| line == b"oom 0")
 }

@@ -7,15 +7,20 @@
 //! that it has delegated. (kernel: admin-guide/cgroup-v2, "Top-down Constraint", "No
 //! Internal Process Constraint"; systemd: CGROUP_DELEGATION)
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use libc::CGROUP2_SUPER_MAGIC;
 use nix::errno::Errno;
+use rustix::fs::statfs;
 
 use crate::error::Result;
-use crate::explain::step;
+use crate::explain::{shell, step};
+use crate::files;
 use crate::wait::PATIENCE;
 
 const DAY: u8 = 7;
@@ -64,15 +69,12 @@ pub fn check_controllers(place: &Path, needed: &[&str]) -> Result<Vec<String>> {
 
 /// Where the cgroup2 file system is mounted.
 fn find_mount() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-    // The fifth field is the place; the type comes after " - ". (proc_pid_mountinfo(5))
-    let of_type = |kind: &str| {
-        let line = mounts.lines().find(|line| {
-            line.split_once(" - ").is_some_and(|(_, rest)| rest.split(' ').next() == Some(kind))
-        })?;
-        line.split(' ').nth(4).map(PathBuf::from)
-    };
-    match (of_type("cgroup2"), of_type("cgroup")) {
+    // Nearly always there, and one look is faster than a table of mounts.
+    let usual = Path::new("/sys/fs/cgroup");
+    if statfs(usual).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC) {
+        return Ok(usual.into());
+    }
+    match (mounted("cgroup2", None)?, mounted("cgroup", None)?) {
         (Some(mount), _) => Ok(mount),
         (None, Some(v1)) => bail!(
             "this host has cgroups of version 1 only (at {}), and limits need version 2; \
@@ -83,6 +85,42 @@ fn find_mount() -> Result<PathBuf> {
             "no cgroup file system is mounted, and limits need one: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
         ),
     }
+}
+
+/// Where a file system of type `kind` is mounted, with `option` among its own options if
+/// that is asked for. (proc_pid_mountinfo(5): the fifth field is the place; after a field
+/// that is "-" come the type, the source and those options)
+fn mounted(kind: &str, option: Option<&str>) -> Result<Option<PathBuf>> {
+    let table = files::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    Ok(table.split(|byte| *byte == b'\n').find_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let dash = fields.iter().position(|field| *field == b"-")?;
+        let is_kind = fields.get(dash + 1) == Some(&kind.as_bytes());
+        let options = fields.get(dash + 3)?.split(|byte| *byte == b',');
+        let has_option = option.is_none_or(|option| options.into_iter().any(|one| one == option.as_bytes()));
+        (is_kind && has_option).then(|| unescape(fields[4]))
+    }))
+}
+
+/// A path as the table of mounts has it: what would end a field in there is written as a
+/// backslash and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) => {
+                path.push(escaped);
+                rest = &after[3..];
+            }
+            None => {
+                path.push(byte);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(path).into()
 }
 
 // ANCHOR: delegated
@@ -117,9 +155,10 @@ const SYSTEMD_RUN: &str =
 
 /// This process's cgroup of version 2, seen from its cgroup namespace. (cgroups(7))
 fn own_cgroup() -> Result<PathBuf> {
-    let text = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
-    path.map(PathBuf::from).context("/proc/self/cgroup has no line 0::, for version 2")
+    let text = files::read("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
+    let path = path.context("/proc/self/cgroup has no line 0::, for version 2")?;
+    Ok(OsString::from_vec(path.to_vec()).into())
 }
 
 // ANCHOR: hand_down
@@ -138,8 +177,8 @@ fn hand_down(dir: &Path, controllers: &[&str]) -> Result<()> {
     }
     let words = missing.join(" ");
     let describe =
-        || (format!("write {words} > {}", file.display()), format!("echo {words} > {}", file.display()));
-    let write = || fs::write(&file, &words);
+        || (format!("write {words} > {}", file.display()), format!("echo {words} > {}", shell(&file)));
+    let write = || files::write(&file, &words);
     step(DAY, describe, || match write() {
         Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
             move_into_a_leaf(dir).and_then(|()| write())
@@ -170,7 +209,7 @@ fn move_into_a_leaf(dir: &Path) -> std::io::Result<()> {
             return Err(Errno::EBUSY.into());
         }
         for pid in processes.lines() {
-            match fs::write(leaf.join("cgroup.procs"), pid) {
+            match files::write(leaf.join("cgroup.procs"), pid) {
                 // It has ended.
                 Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}
                 outcome => outcome?,
@@ -181,18 +220,13 @@ fn move_into_a_leaf(dir: &Path) -> std::io::Result<()> {
 
 /// Why `dir` has no controller `name`, as far as can be found out.
 fn why_not(name: &str, dir: &Path) -> String {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let v1 = mounts.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        (fields.get(2) == Some(&"cgroup") && fields[3].split(',').any(|option| option == name))
-            .then(|| fields[1].to_string())
-    });
-    match v1 {
-        Some(place) => format!(
-            "the controller {name:?} is in use by cgroup version 1, at {place}, and limits need it in version 2; \
-             boot with systemd.unified_cgroup_hierarchy=1, or use the lab's VM"
+    match mounted("cgroup", Some(name)) {
+        Ok(Some(place)) => format!(
+            "the controller {name:?} is in use by cgroup version 1, at {}, and limits need it in version 2; \
+             boot with systemd.unified_cgroup_hierarchy=1, or use the lab's VM",
+            place.display()
         ),
-        None => format!(
+        _ => format!(
             "{} has no controller {name:?} (it has what its cgroup.controllers names); \
              enable it in cgroup.subtree_control of the cgroup above, or boot without cgroup_disable={name}",
             dir.display()
@@ -200,7 +234,29 @@ fn why_not(name: &str, dir: &Path) -> String {
     }
 }
 
+/// The words in `file`, one of the kernel's lists of controllers.
 fn read_words(file: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(file).with_context(|| format!("read {file:?}"))?;
-    Ok(text.split_whitespace().map(str::to_string).collect())
+    let text = files::read(file).with_context(|| format!("read {file:?}"))?;
+    Ok(String::from_utf8_lossy(&text).split_whitespace().map(str::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::unescape;
+
+    #[test]
+    fn a_path_in_the_table_of_mounts_is_bytes() {
+        for (field, path) in [
+            (&b"/sys/fs/cgroup"[..], &b"/sys/fs/cgroup"[..]),
+            (b"/a\\040b\\011c\\012d\\134e", b"/a b\tc\nd\\e"),
+            (b"/caf\xe9", b"/caf\xe9"),
+            // Nothing the kernel writes, and nothing to panic at.
+            (b"/a\\04", b"/a\\04"),
+            (b"/a\\999", b"/a\\999"),
+        ] {
+            assert_eq!(unescape(field).as_os_str().as_bytes(), path);
+        }
+    }
 }

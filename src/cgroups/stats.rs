@@ -1,7 +1,6 @@
 //! Day 7: `stats`. The kernel counts what each cgroup uses; here it is read.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -11,7 +10,8 @@ use anyhow::{Context, bail};
 use serde_json::json;
 
 use crate::error::{self, Result};
-use crate::metadata::output::{Format, columns, print};
+use crate::files;
+use crate::metadata::output::{Format, columns, show};
 use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
 use crate::metadata::traces;
@@ -81,8 +81,8 @@ impl Stats {
             };
             // Over the last one, as top does.
             let clear = !self.no_stream && self.format == Format::Table && stdout().is_terminal();
-            print(&if clear { format!("\x1b[H\x1b[J{text}") } else { text })?;
-            if self.no_stream {
+            let is_read = show(&if clear { format!("\x1b[H\x1b[J{text}") } else { text })?;
+            if self.no_stream || !is_read {
                 return Ok(code);
             }
         }
@@ -93,7 +93,7 @@ impl Stats {
         if record.status != Status::Running {
             bail!("container {word} is not running; tiny-docker ps lists those that are");
         }
-        if traces::cgroup_of(&self.state.dir(&record.id)).is_none() {
+        if traces::cgroup_of(&self.state.dir(&record.id))?.is_none() {
             bail!(
                 "container {word} has no cgroup, so nobody counts what it uses: this host has no cgroups of version 2"
             );
@@ -109,7 +109,7 @@ impl Stats {
 
 /// `None`: it has no cgroup, or none any more.
 fn usage(state: &State, record: &Record) -> Option<Usage> {
-    read_usage(&traces::cgroup_of(&state.dir(&record.id))?).ok()
+    read_usage(&traces::cgroup_of(&state.dir(&record.id)).ok()??).ok()
 }
 
 // ANCHOR: usage
@@ -118,7 +118,8 @@ fn read_usage(cgroup: &Path) -> Result<Usage> {
     // ANCHOR: day7_task5_read_usage_solution
     let read = |name: &str| {
         let file: PathBuf = cgroup.join(name);
-        fs::read_to_string(&file).with_context(|| format!("read {file:?}"))
+        let text = files::read(&file).with_context(|| format!("read {file:?}"))?;
+        String::from_utf8(text).with_context(|| format!("read {file:?}"))
     };
     let number = |name: &str| read(name).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
     let of_key = |text: &str, key: &str| {

@@ -24,7 +24,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow, bail};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::error::Result;
+use crate::error::{self, Result};
 use crate::explain::step;
 use crate::metadata::record::{Record, Status, VERSION};
 use crate::metadata::traces;
@@ -264,7 +264,10 @@ impl State {
         let Some(owner) = self.try_own(&record.id)? else { return Ok(record) };
         // What the owner wrote last, before it went.
         let mut record = read(&owner.dir)?;
-        traces::remove_cgroup_of(&owner.dir)?;
+        // What cannot be removed is a complaint, and no reason to lose a container.
+        if let Err(error) = traces::remove_cgroup_of(&owner.dir) {
+            error::print(&error);
+        }
         if record.status == Status::Running {
             record.ended_unseen();
             owner.write(&record)?;

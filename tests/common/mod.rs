@@ -254,6 +254,13 @@ impl Running {
         line.trim_end().to_string()
     }
 
+    /// Reads no further: whoever writes on gets EPIPE.
+    pub fn close_output(&mut self) {
+        let (reader, _) = std::io::pipe().unwrap();
+        // What is left of the pipe is one whose other end is closed.
+        self.output = BufReader::new(std::os::fd::OwnedFd::from(reader).into());
+    }
+
     /// Where the command's stdin comes from.
     pub fn stdin(&mut self) -> ChildStdin {
         self.runtime.stdin.take().unwrap()
