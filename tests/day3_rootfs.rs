@@ -512,83 +512,144 @@ fn task7_200_runs_8_at_a_time() {
     });
 }
 
-/// Tells what each mount of a process is mounted on: for every line of its mountinfo
-/// the mount's id, its parent's id, its target and its file system's type. (proc(5))
-fn mounts_of(pid: nix::unistd::Pid) -> Vec<[String; 4]> {
-    let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-    let field = |line: &str, number: usize| line.split(' ').nth(number).unwrap().to_string();
-    let kind = |line: &str| field(line.split_once(" - ").unwrap().1, 0);
-    text.lines().map(|line| [field(line, 0), field(line, 1), field(line, 4), kind(line)]).collect()
+/// One line of a mountinfo. (proc_pid_mountinfo(5))
+struct Mount {
+    id: String,
+    parent: String,
+    device: String,
+    root: String,
+    target: String,
+    kind: String,
 }
 
-// https://nvd.nist.gov/vuln/detail/CVE-2025-31133 and its like: a container that shares
-// the root file system exchanges a directory between the runtime's look and its use.
+fn mounts_of(pid: nix::unistd::Pid) -> Vec<Mount> {
+    let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let mount = |line: &str| {
+        let (ours, of_the_file_system) = line.split_once(" - ").unwrap();
+        let [id, parent, device, root, target] =
+            ours.splitn(6, ' ').take(5).map(str::to_string).collect::<Vec<_>>().try_into().unwrap();
+        let kind = of_the_file_system.split(' ').next().unwrap().into();
+        Mount { id, parent, device, root, target, kind }
+    };
+    text.lines().map(mount).collect()
+}
+
+/// Whether all masks of `mounts` lie in the container's own /proc and /sys, and are of
+/// its own /dev. If not: what is wrong.
+fn masks_are_in_place(mounts: &[Mount]) -> Result<(), String> {
+    let of_kind = |kind: &str| mounts.iter().find(|mount| mount.kind == kind).unwrap();
+    let (proc, sys, pts) = (of_kind("proc"), of_kind("sysfs"), of_kind("devpts"));
+    let dev = mounts.iter().find(|mount| mount.id == pts.parent).unwrap();
+    for (whole, path, root) in [
+        (proc, "/proc/interrupts", "/null"),
+        (proc, "/proc/kcore", "/null"),
+        (proc, "/proc/keys", "/null"),
+        (proc, "/proc/timer_list", "/null"),
+        (proc, "/proc/sys", "/sys"),
+        (sys, "/sys/firmware", "/"),
+    ] {
+        let name = Path::new(path).file_name().unwrap();
+        let covers =
+            |mount: &&Mount| mount.parent == whole.id && Path::new(&mount.target).file_name() == Some(name);
+        match mounts.iter().find(covers) {
+            _ if !Path::new(path).exists() => {}
+            None => {
+                return Err(format!(
+                    "{path} is not covered in the container's own {} file system",
+                    whole.kind
+                ));
+            }
+            Some(mask) if mask.root != root || root == "/null" && mask.device != dev.device => {
+                return Err(format!(
+                    "{path} is covered by {} of another file system ({})",
+                    mask.root, mask.kind
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Starts a container on `rootfs` that waits, and calls `exchange` when it has told
+/// `moment` steps. Returns what it told, and its mounts, if it started.
+///
+/// It tells into a pipe that holds one message: the runtime, which tells each step before
+/// it takes it, is never more than two steps ahead of what was read here.
+fn start_with_an_exchange(
+    rootfs: &Path,
+    moment: usize,
+    exchange: impl Fn(),
+) -> (Vec<String>, Option<Vec<Mount>>) {
+    let (steps, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_DIRECT).unwrap();
+    nix::fcntl::fcntl(&steps, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    let mut command = Command::new(common::binary());
+    command.args(["--explain", "run", "--rootfs", rootfs.to_str().unwrap(), "cat"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs);
+    let mut runtime = command.spawn().unwrap();
+    drop(command);
+
+    let mut told = Vec::new();
+    let mut message = [0; 8192];
+    let started = loop {
+        let length = nix::unistd::read(&steps, &mut message).unwrap();
+        told.push(String::from_utf8_lossy(&message[..length]).into_owned());
+        if told.len() == moment {
+            exchange();
+        }
+        if length == 0 || told[told.len() - 1].contains("execve(") {
+            break length > 0;
+        }
+    };
+    let mounts = started.then(|| {
+        let command = common::children_of(runtime.id() as i32);
+        assert_eq!(command.len(), 1, "the runtime has one child, the command");
+        mounts_of(nix::unistd::Pid::from_raw(command[0]))
+    });
+    // Nobody reads its steps any more, and its command's input is at its end.
+    drop((steps, runtime.stdin.take()));
+    runtime.wait().unwrap();
+    (told, mounts)
+}
+
+// https://github.com/opencontainers/runc/security/advisories/GHSA-9493-h29p-rfm2 (CVE-2025-31133)
+// https://github.com/opencontainers/runc/security/advisories/GHSA-cgrx-mc8f-2prm (CVE-2025-52881)
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_masks_lie_in_the_real_proc_whenever_its_directory_is_exchanged() {
     let world = World::new();
     let rootfs = world.copy_of_rootfs("rootfs");
     let decoy = rootfs.join("decoy");
-    let masked = ["interrupts", "kcore", "keys", "timer_list"];
-    for dir in ["acpi", "asound", "scsi", "bus", "fs", "irq", "sys", "self/fd"] {
+    // All that the runtime could look for there.
+    for dir in ["acpi", "asound", "scsi", "bus", "fs", "irq", "sys", "firmware", "pts", "shm", "mqueue"] {
         fs::create_dir_all(decoy.join(dir)).unwrap();
     }
-    for file in masked.iter().chain(&["latency_stats", "sched_debug", "timer_stats", "sysrq-trigger"]) {
+    for file in ["interrupts", "kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats"] {
         fs::write(decoy.join(file), "").unwrap();
     }
-    let exchange = || {
-        let (cwd, proc) = (nix::fcntl::AT_FDCWD, rootfs.join("proc"));
-        nix::fcntl::renameat2(cwd, &proc, cwd, &decoy, nix::fcntl::RenameFlags::RENAME_EXCHANGE).unwrap();
-    };
+    symlink("/proc/sys/kernel/core_pattern", decoy.join("null")).unwrap();
+    fs::write(decoy.join("sysrq-trigger"), "").unwrap();
     let mut started = 0;
-    for moment in 1.. {
-        // A pipe that holds one message: the runtime, which tells each step before it
-        // takes it, is never more than two steps ahead of what was read here.
-        let (steps, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_DIRECT).unwrap();
-        nix::fcntl::fcntl(&steps, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
-        let mut command = Command::new(common::binary());
-        command.args(["--explain", "run", "--rootfs", rootfs.to_str().unwrap(), "cat"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs);
-        let mut runtime = command.spawn().unwrap();
-        drop(command);
-
-        let (mut read, mut said) = (0, String::new());
-        let mut message = [0; 8192];
-        while !said.contains("execve(") {
-            let length = nix::unistd::read(&steps, &mut message).unwrap();
-            if length == 0 {
+    for name in ["proc", "sys", "dev"] {
+        let exchange = || {
+            let (cwd, place) = (nix::fcntl::AT_FDCWD, rootfs.join(name));
+            let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+            nix::fcntl::renameat2(cwd, &place, cwd, &decoy, flags).unwrap();
+        };
+        for moment in (1..).step_by(3) {
+            let (told, mounts) = start_with_an_exchange(&rootfs, moment, exchange);
+            if told.len() < moment {
                 break;
             }
-            said += &String::from_utf8_lossy(&message[..length]);
-            read += 1;
-            if read == moment {
-                exchange();
+            exchange();
+            // It may be refused. If it starts, it is as it should be.
+            if let Some(mounts) = mounts {
+                started += 1;
+                if let Err(why) = masks_are_in_place(&mounts) {
+                    panic!("{why}; /{name} was exchanged for another directory after {:?}", told[moment - 1]);
+                }
             }
         }
-        if said.contains("execve(") {
-            started += 1;
-            let command = common::children_of(runtime.id() as i32);
-            assert_eq!(command.len(), 1, "the runtime has one child, the command");
-            let mounts = mounts_of(nix::unistd::Pid::from_raw(command[0]));
-            let proc: Vec<_> = mounts.iter().filter(|[.., kind]| kind == "proc").collect();
-            for file in masked.iter().filter(|file| Path::new("/proc").join(file).exists()) {
-                let mask = mounts.iter().find(|[_, _, target, _]| target.ends_with(&format!("/{file}")));
-                let [_, parent, target, _] =
-                    mask.unwrap_or_else(|| panic!("{file} is not masked: {mounts:?}"));
-                let step = said.lines().filter(|line| line.starts_with("[day")).nth(moment - 1);
-                assert_eq!(
-                    *parent, proc[0][0],
-                    "/proc was exchanged for another directory after {step:?}; then the mask {target} was not mounted in the container's own /proc, but by its path in the other directory"
-                );
-            }
-        }
-        // Nobody reads its steps any more, and its command's input is at its end.
-        drop((steps, runtime.stdin.take()));
-        runtime.wait().unwrap();
-        if read < moment {
-            break;
-        }
-        exchange();
     }
     assert!(started > 0, "it never started");
 }
