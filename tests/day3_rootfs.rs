@@ -512,6 +512,11 @@ fn task7_200_runs_8_at_a_time() {
     });
 }
 
+fn exchange(one: &Path, other: &Path) {
+    let (cwd, flags) = (nix::fcntl::AT_FDCWD, nix::fcntl::RenameFlags::RENAME_EXCHANGE);
+    nix::fcntl::renameat2(cwd, one, cwd, other, flags).unwrap();
+}
+
 /// One line of a mountinfo. (proc_pid_mountinfo(5))
 struct Mount {
     id: String,
@@ -572,15 +577,16 @@ fn masks_are_in_place(mounts: &[Mount]) -> Result<(), String> {
 }
 
 /// Starts a container on `rootfs` that waits, and calls `exchange` when it has told
-/// `moment` steps. Returns what it told, and its mounts, if it started.
+/// `moment` steps. Returns what it told, and what `look` sees of its command, if it started.
 ///
 /// It tells into a pipe that holds one message: the runtime, which tells each step before
 /// it takes it, is never more than two steps ahead of what was read here.
-fn start_with_an_exchange(
+fn start_with_an_exchange<T>(
     rootfs: &Path,
     moment: usize,
     exchange: impl Fn(),
-) -> (Vec<String>, Option<Vec<Mount>>) {
+    look: impl Fn(nix::unistd::Pid) -> T,
+) -> (Vec<String>, Option<T>) {
     let (steps, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_DIRECT).unwrap();
     nix::fcntl::fcntl(&steps, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     let mut command = Command::new(common::binary());
@@ -601,15 +607,15 @@ fn start_with_an_exchange(
             break length > 0;
         }
     };
-    let mounts = started.then(|| {
+    let seen = started.then(|| {
         let command = common::children_of(runtime.id() as i32);
         assert_eq!(command.len(), 1, "the runtime has one child, the command");
-        mounts_of(nix::unistd::Pid::from_raw(command[0]))
+        look(nix::unistd::Pid::from_raw(command[0]))
     });
     // Nobody reads its steps any more, and its command's input is at its end.
     drop((steps, runtime.stdin.take()));
     runtime.wait().unwrap();
-    (told, mounts)
+    (told, seen)
 }
 
 // https://github.com/opencontainers/runc/security/advisories/GHSA-9493-h29p-rfm2 (CVE-2025-31133)
@@ -631,13 +637,9 @@ fn task4_masks_lie_in_the_real_proc_whenever_its_directory_is_exchanged() {
     fs::write(decoy.join("sysrq-trigger"), "").unwrap();
     let mut started = 0;
     for name in ["proc", "sys", "dev"] {
-        let exchange = || {
-            let (cwd, place) = (nix::fcntl::AT_FDCWD, rootfs.join(name));
-            let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
-            nix::fcntl::renameat2(cwd, &place, cwd, &decoy, flags).unwrap();
-        };
+        let exchange = || exchange(&rootfs.join(name), &decoy);
         for moment in (1..).step_by(3) {
-            let (told, mounts) = start_with_an_exchange(&rootfs, moment, exchange);
+            let (told, mounts) = start_with_an_exchange(&rootfs, moment, exchange, mounts_of);
             if told.len() < moment {
                 break;
             }
@@ -824,4 +826,43 @@ fn task4_modes_are_the_same_whatever_the_callers_umask() {
             fs::remove_dir(rootfs.join(name)).unwrap();
         }
     }
+}
+
+// https://github.com/opencontainers/runc/security/advisories/GHSA-9493-h29p-rfm2
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_the_root_is_the_directory_that_was_named_whatever_its_path_becomes() {
+    let world = World::new();
+    let (rootfs, decoy) = (world.copy_of_rootfs("rootfs"), world.dir().join("decoy"));
+    fs::create_dir(&decoy).unwrap();
+    let exchange = || exchange(&rootfs, &decoy);
+    let taken = format!("open_tree({rootfs:?}");
+    for moment in (1..).step_by(2) {
+        let look = |pid| Path::new(&format!("/proc/{pid}/root/bin/busybox")).exists();
+        let (told, is_ours) = start_with_an_exchange(&rootfs, moment, exchange, look);
+        if told.len() < moment {
+            break;
+        }
+        exchange();
+        let before = &told[..moment - 1];
+        if before.iter().any(|step| step.contains(&taken)) {
+            let place = format!("its path was given to another directory after {:?}", told[moment - 1]);
+            assert_eq!(is_ours, Some(true), "{place}: {:?}", told[told.len() - 1]);
+        }
+    }
+}
+
+// https://github.com/lxc/lxc/issues/1054, https://github.com/containers/crun/issues/1158
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_a_terminal_that_cannot_be_mounted_is_no_obstacle() {
+    let _world = World::new();
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    // It was opened in the mount namespace that is left then.
+    let mut command = Command::new("unshare");
+    command.arg("--mount").arg(common::binary()).arg("run").arg("--rootfs").arg(busybox());
+    command.args(["sh", "-c", "test -t 0 && echo a terminal; ls /dev/console"]);
+    let output = command.stdin(terminal.slave).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "a terminal\n", "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/dev/console: No such file"), "{output:?}");
 }

@@ -168,8 +168,13 @@ pub fn take_open(day: u8, file: BorrowedFd, name: &str) -> Result<OwnedFd> {
     step(day, describe, || take_from(file, Path::new("")))
 }
 
-fn take_from(at: BorrowedFd, path: &Path) -> std::io::Result<OwnedFd> {
-    let mount = open_tree(at, path, COPY)?;
+fn take_from(at: BorrowedFd, path: &Path) -> Result<OwnedFd> {
+    let mount = match open_tree(at, path, COPY) {
+        Err(Errno::INVAL) => Err(Errno::INVAL).context(
+            "the mount that it lies on is unbindable (mount --make-private), or of another mount namespace",
+        ),
+        opened => opened.map_err(Into::into),
+    }?;
     kernel::make_mounts_private(mount.as_fd())?;
     Ok(mount)
 }
