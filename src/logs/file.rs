@@ -13,16 +13,16 @@
 //! next entry of the same stream. So any bytes fit, and come out again as they
 //! went in.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write, stderr};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::Context;
 use jiff::Timestamp;
 use rustix::fs::fstatvfs;
 
-use crate::error::Result;
+use crate::error::{self, Result};
 
 /// The name of the log in its container's directory.
 pub const LOG: &str = "container.log";
@@ -46,7 +46,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    fn name(self) -> &'static str {
+    /// Its name, as people and the log have it.
+    pub fn name(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",
             Stream::Stderr => "stderr",
@@ -60,6 +61,8 @@ pub struct LogFile {
     file: File,
     /// Bytes of output that did not fit on the disk, since the last entry that did.
     lost: usize,
+    /// Whether the user has been told that something did not fit.
+    told: bool,
 }
 
 impl LogFile {
@@ -73,7 +76,9 @@ impl LogFile {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("make {path:?}"))?;
-        Ok(LogFile { file, lost: 0 })
+        // Exactly that, whatever the caller's umask is.
+        file.set_permissions(Permissions::from_mode(0o600)).with_context(|| format!("chmod {path:?}"))?;
+        Ok(LogFile { file, lost: 0, told: false })
     }
 
     // ANCHOR: append
@@ -94,8 +99,8 @@ impl LogFile {
         match self.write(&entries) {
             Ok(()) => self.lost = 0,
             Err(error) => {
-                if self.lost == 0 {
-                    let _ = writeln!(stderr(), "tiny-docker: {LOG}: {error}; the log has a gap from here on");
+                if !std::mem::replace(&mut self.told, true) {
+                    error::say(format_args!("{LOG}: {error}; the log has a gap from here on"));
                 }
                 self.lost += bytes.len();
             }
@@ -156,7 +161,7 @@ pub struct Entry<'a> {
 // ANCHOR: parse
 /// The entry that `line` is, without its newline. `None`: it is no entry.
 pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
-    // ANCHOR: day5_task1_parse_solution
+    // ANCHOR: day5_task2_parse_solution
     let (header, content) = line.split_at_checked(HEADER)?;
     let mut fields = std::str::from_utf8(header).ok()?.split(' ');
     let time = fields.next().filter(|time| time.len() == 30 && time.ends_with('Z'))?;
@@ -171,7 +176,7 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
         _ => return None,
     };
     Some(Entry { time, stream, full, content })
-    // ANCHOR_END: day5_task1_parse_solution
+    // ANCHOR_END: day5_task2_parse_solution
 }
 // ANCHOR_END: parse
 
@@ -179,7 +184,7 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
 /// Where in the log its last `count` lines begin, in bytes. Reads from the end,
 /// so that it takes no longer for a log of a gigabyte.
 pub fn tail(log: &File, count: usize) -> io::Result<u64> {
-    // ANCHOR: day5_task3_tail_solution
+    // ANCHOR: day5_task4_tail_solution
     let is_full = |start: u64| -> io::Result<bool> {
         let mut tag = [0];
         Ok(log.read_at(&mut tag, start + TAG as u64)? == 1 && tag[0] == b'F')
@@ -211,7 +216,7 @@ pub fn tail(log: &File, count: usize) -> io::Result<u64> {
     // The first entry has no newline before it.
     let first = entry > 0 && (lines == 0 || is_full(0)?);
     Ok(if lines + usize::from(first) > count { entry } else { 0 })
-    // ANCHOR_END: day5_task3_tail_solution
+    // ANCHOR_END: day5_task4_tail_solution
 }
 // ANCHOR_END: tail
 

@@ -5,29 +5,32 @@
 //! puts a terminal in between.
 
 pub mod file;
+pub mod pump;
 pub mod reader;
+pub mod since;
 pub mod supervisor;
 pub mod terminal;
 
 use std::fs::File;
-use std::io::{IsTerminal, Read, stderr, stdin, stdout};
+use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, bail};
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Pid, pipe2};
 
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
-use crate::wait::Arrived;
+use crate::metadata::pidfd::Process;
+use crate::wait::{Arrived, readable};
 
 use self::file::{LogFile, Stream};
+use self::pump::{Phase, Pump};
 use self::supervisor::Ready;
 use self::terminal::RawMode;
 
@@ -62,10 +65,13 @@ struct Wires {
     _stdin: Option<OwnedFd>,
     /// By which the child sends us its terminal: our end, and the child's.
     sockets: Option<(UnixStream, UnixStream)>,
-    terminal: Option<OwnedFd>,
+    /// While its pump lives: where a person would sit.
+    terminal: Weak<File>,
     raw_mode: Option<RawMode>,
     ready: Option<Ready>,
     pumps: Vec<JoinHandle<Result<()>>>,
+    /// To the pumps: see [`Pump::line`].
+    line: Option<UnixStream>,
 }
 
 // ANCHOR: mechanism
@@ -76,7 +82,7 @@ impl Mechanism for Logs {
         };
         if self.tty && self.interactive && !self.detach && !stdin().is_terminal() {
             bail!(
-                "-t with -i passes on what is typed, and stdin is not a terminal; leave -t away for a pipe or a file"
+                "-i with -t passes on what is typed, and stdin is not a terminal; for a pipe or a file, omit -t"
             );
         }
         (container.plan.tty, container.plan.interactive) = (self.tty, self.interactive);
@@ -99,29 +105,33 @@ impl Mechanism for Logs {
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
         let Some((_, socket)) = &self.wires.sockets else { return Ok(()) };
-        let (ours, theirs) = terminal::open(container.plan.rootfs.is_some())?;
+        let (ours, theirs) = terminal::open(container.plan.rootfs.is_some(), !self.detach)?;
         terminal::send(socket, ours.as_fd())?;
         let copy = || theirs.try_clone().context("dup the terminal");
         container.parts.stdio = [Some(copy()?), Some(copy()?), Some(copy()?)];
         Ok(())
     }
 
-    fn started(&mut self, _container: &mut Container, _child: Pid) -> Result<()> {
+    fn started(&mut self, _container: &mut Container, child: Pid) -> Result<()> {
+        let (line, pumps_line) = UnixStream::pair().context("make a socket pair")?;
+        self.wires.line = Some(line);
+        let pumps_line = Arc::new(pumps_line);
         if let Some((socket, theirs)) = self.wires.sockets.take() {
             // If the child was killed before it sent anything, this is its end.
             drop(theirs);
-            self.connect_terminal(terminal::receive(&socket)?)?;
+            self.connect_terminal(terminal::receive(&socket)?, child, pumps_line.clone())?;
         }
         for (stream, output) in std::mem::take(&mut self.wires.outputs) {
-            self.start_pump(stream, output)?;
+            let pump = self.new_pump(stream, Arc::new(output.into()), pumps_line.clone())?;
+            self.start_pump(pump, None)?;
         }
         self.wires.ready.take().map_or(Ok(()), Ready::announce)
     }
 
     fn signalled(&mut self, _child: Pid, arrived: Arrived) -> Result<bool> {
-        match &self.wires.terminal {
+        match self.wires.terminal.upgrade() {
             Some(terminal) if arrived.signal == libc::SIGWINCH && !self.detach => {
-                terminal::copy_size(terminal)?;
+                terminal::copy_size(&*terminal);
                 Ok(true)
             }
             _ => Ok(false),
@@ -129,12 +139,7 @@ impl Mechanism for Logs {
     }
 
     fn cleanup(&mut self, _container: &mut Container) -> Result<()> {
-        let mut outcome = Ok(());
-        // The command is gone, and all that it started: the pipes have an end.
-        for pump in self.wires.pumps.drain(..) {
-            let pumped = pump.join().unwrap_or_else(|_| bail!("a pump panicked"));
-            outcome = outcome.and(pumped);
-        }
+        let outcome = self.join_pumps();
         self.wires = Wires::default();
         outcome
     }
@@ -169,85 +174,62 @@ impl Logs {
     // ANCHOR_END: pipes
 
     /// Puts the user's terminal and the container's together.
-    fn connect_terminal(&mut self, terminal: OwnedFd) -> Result<()> {
-        let copy = || terminal.try_clone().context("dup the terminal");
-        if !self.detach {
-            terminal::copy_size(&terminal)?;
-            if self.interactive {
-                self.wires.raw_mode = Some(RawMode::enter()?);
-                let (mut from, to) = (File::from(own(stdin())?), copy()?);
-                // Ends with this process: it waits for a key that may never come.
-                thread::spawn(move || {
-                    let mut buffer = [0; 4096];
-                    while let Ok(count @ 1..) = from.read(&mut buffer) {
-                        if write_all(&to, &buffer[..count]).is_err() {
-                            break;
-                        }
-                    }
-                });
-            }
+    fn connect_terminal(&mut self, terminal: OwnedFd, child: Pid, line: Arc<UnixStream>) -> Result<()> {
+        // A write that finds no room must not wait: see pass_on_keys.
+        fcntl(&terminal, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))
+            .context("fcntl(O_NONBLOCK)")?;
+        let terminal = Arc::new(File::from(terminal));
+        // Not another owner: when the pump ends, the terminal is to be hung up.
+        self.wires.terminal = Arc::downgrade(&terminal);
+        let mut pump = self.new_pump(Stream::Stdout, terminal.clone(), line)?;
+        if self.detach {
+            return self.start_pump(pump, None);
         }
-        self.wires.outputs = vec![(Stream::Stdout, copy()?)];
-        self.wires.terminal = Some(terminal);
-        Ok(())
+        if stdin().is_terminal() {
+            pump.seat = Some(own(stdin())?);
+        }
+        if self.interactive {
+            self.wires.raw_mode = Some(RawMode::enter()?);
+            let (hung_up, hang_up) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+            pump.hang_up = Some(hang_up);
+            let keys = own(stdin())?;
+            // Not waited for: it ends with its pump, or with this process.
+            thread::Builder::new()
+                .spawn(move || pump::pass_on_keys(keys, terminal, hung_up))
+                .context("start a thread")?;
+        }
+        self.start_pump(pump, Process::open(child.as_raw())?)
     }
 
-    fn start_pump(&mut self, stream: Stream, from: OwnedFd) -> Result<()> {
-        let Some(log) = self.wires.log.clone() else { return Ok(()) };
+    fn new_pump(&self, stream: Stream, from: Arc<File>, line: Arc<UnixStream>) -> Result<Pump> {
         let to = match stream {
             _ if self.detach => None,
             Stream::Stdout => Some(own(stdout())?),
             Stream::Stderr => Some(own(stderr())?),
         };
-        let pump = thread::Builder::new().spawn(move || pump(stream, from.into(), &log, to));
-        self.wires.pumps.push(pump.context("start a thread")?);
+        let log = self.wires.log.clone().context("there is no log")?;
+        Ok(Pump { stream, from, log, to, seat: None, hang_up: None, line, phase: Phase::Running })
+    }
+
+    fn start_pump(&mut self, pump: Pump, command: Option<Process>) -> Result<()> {
+        let thread = thread::Builder::new().spawn(move || pump.live(command));
+        self.wires.pumps.push(thread.context("start a thread")?);
         Ok(())
     }
-}
 
-// ANCHOR: pump
-/// Writes down what comes `from` the command, and passes it on `to` the user, up
-/// to its end. A user who does not read makes `to` block, then this, then the
-/// pipe fill up, and then the command wait: nothing is lost.
-fn pump(stream: Stream, mut from: File, log: &Mutex<LogFile>, to: Option<OwnedFd>) -> Result<()> {
-    // ANCHOR: day5_task1_pump_solution
-    // As much as a pipe holds. (pipe(7))
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let count = match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            // A terminal that no process has open any more.
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(()),
-            Err(error) => return Err(error).context("read what the command wrote"),
-        };
-        log.lock().unwrap_or_else(PoisonError::into_inner).append(stream, &buffer[..count]);
-        // Nobody reads any more (`run … | head`): `from` is closed on return, and
-        // the command's next write tells it so, as without us. (SIGPIPE)
-        if let Some(to) = &to
-            && write_all(to, &buffer[..count]).is_err()
-        {
-            return Ok(());
+    /// Waits until the pumps have passed on the command's last words, which takes as
+    /// long as their reader takes; a signal ends that.
+    fn join_pumps(&mut self) -> Result<()> {
+        let Some(line) = self.wires.line.take() else { return Ok(()) };
+        line.shutdown(Shutdown::Write).context("shutdown")?;
+        readable(&line, None, "what the command wrote to be read")?;
+        let mut outcome = Ok(());
+        for pump in self.wires.pumps.drain(..) {
+            let pumped = pump.join().unwrap_or_else(|_| bail!("a pump panicked"));
+            outcome = outcome.and(pumped);
         }
+        outcome
     }
-    // ANCHOR_END: day5_task1_pump_solution
-}
-// ANCHOR_END: pump
-
-/// Writes all of it, also to a file that another program has made non-blocking:
-/// a terminal is often shared.
-fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> nix::Result<()> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(to, bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => {
-                poll(&mut [PollFd::new(to.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn own(stream: impl AsFd) -> Result<OwnedFd> {

@@ -1,23 +1,26 @@
 //! Day 5: the `logs` command.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write, stderr, stdout};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, stderr, stdout};
 use std::os::fd::AsFd;
 use std::slice;
 use std::thread::sleep;
 
 use anyhow::{Context, bail};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::error::{self, Result};
 use crate::explain::step;
 use crate::logs::file::{self as log_file, LOG, Stream};
+use crate::logs::pump::poll_some;
+use crate::logs::since;
 use crate::metadata::pidfd::Process;
 use crate::metadata::record::Status;
 use crate::metadata::state::State;
+use crate::stream;
 use crate::wait::A_MOMENT;
 
 const DAY: u8 = 5;
@@ -34,38 +37,27 @@ pub struct ShowLogs {
 
     /// Only the last N lines
     #[arg(short = 'n', long, value_name = "N|all", default_value = "all", value_parser = lines)]
+    #[arg(allow_hyphen_values = true)]
     tail: Lines,
 
     /// Before each line, when it was written
     #[arg(short, long)]
     timestamps: bool,
 
-    /// Only what was written since: 2026-11-23T10:00:00Z, or 10m ago
-    #[arg(long, value_name = "TIME", value_parser = since)]
+    /// Only what was written since: 2026-11-23, 2026-11-23T10:00:00, 10m (ago), or seconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = since::since, allow_hyphen_values = true)]
     since: Option<Timestamp>,
 
     /// Its id or name
     container: String,
 }
 
+/// (clap would take an `Option` for an option that may be missing.)
 #[derive(Debug, Clone, Copy)]
 struct Lines(Option<usize>);
 
 fn lines(text: &str) -> std::result::Result<Lines, String> {
-    match (text, text.parse()) {
-        ("all", _) => Ok(Lines(None)),
-        (_, Ok(count)) => Ok(Lines(Some(count))),
-        _ => Err("expected a number of lines, or all".into()),
-    }
-}
-
-fn since(text: &str) -> std::result::Result<Timestamp, String> {
-    let ago = || text.parse::<SignedDuration>().ok().and_then(|ago| Timestamp::now().checked_sub(ago).ok());
-    let unix = || text.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    (text.parse().ok().or_else(unix).or_else(ago)).ok_or(
-        "expected a time such as 2026-11-23T10:00:00Z, how long ago, such as 1h30m, or seconds since 1970"
-            .into(),
-    )
+    since::lines(text).map(Lines)
 }
 
 impl ShowLogs {
@@ -126,14 +118,18 @@ impl ShowLogs {
     /// the process's end by its handle. So nothing is looked at twice in vain, and
     /// nothing waits for a clock. (inotify(7))
     fn follow(&self, id: &str, reader: &mut Reader) -> Result<()> {
-        // ANCHOR: day5_task3_follow_solution
+        // ANCHOR: day5_task4_follow_solution
         let dir = self.state.dir(id);
         let changes =
             Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify_init")?;
-        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
-        let describe =
-            || (format!("inotify_add_watch({dir:?})"), format!("inotifywait -m {}", dir.display()));
-        step(DAY, describe, || changes.add_watch(&dir, flags))?;
+        // In the directory there are other files, and the container can write to some. So
+        // of all that is written there, only what is written to the log counts.
+        let record = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
+        for (path, flags) in [(dir.join(LOG), AddWatchFlags::IN_MODIFY), (dir, record)] {
+            let describe =
+                || (format!("inotify_add_watch({path:?})"), format!("inotifywait -m {}", path.display()));
+            step(DAY, describe, || changes.add_watch(&path, flags))?;
+        }
         loop {
             // First look whether it has ended, then read: whatever it wrote before
             // its end is then there.
@@ -157,17 +153,24 @@ impl ShowLogs {
             reader.show_new()?;
             wait_for_change(&changes, process.as_ref())?;
         }
-        // ANCHOR_END: day5_task3_follow_solution
+        // ANCHOR_END: day5_task4_follow_solution
     }
     // ANCHOR_END: follow
 }
 
+/// Waits until something changes; if meanwhile nobody reads any more, that is an error.
 fn wait_for_change(changes: &Inotify, process: Option<&Process>) -> Result<()> {
-    let mut fds = vec![PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
-    fds.extend(process.map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
-    match poll(&mut fds, PollTimeout::NONE) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(error) => return Err(error).context("wait for what comes"),
+    let out = stdout();
+    let [_, _, reader] = poll_some(
+        [
+            Some((changes.as_fd(), PollFlags::POLLIN)),
+            process.map(|process| (process.as_fd(), PollFlags::POLLIN)),
+            Some((out.as_fd(), PollFlags::empty())),
+        ],
+        None,
+    )?;
+    if reader.intersects(PollFlags::POLLERR | PollFlags::POLLHUP) {
+        return Err(io::Error::from(ErrorKind::BrokenPipe).into());
     }
     match changes.read_events() {
         Ok(_) | Err(Errno::EAGAIN) => Ok(()),
@@ -207,10 +210,13 @@ impl Reader {
             if count == 0 {
                 return Ok(());
             }
-            let mut text = std::mem::take(&mut self.rest);
-            text.extend_from_slice(&buffer[..count]);
-            let entries_end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            self.rest = text.split_off(entries_end);
+            let new = &buffer[..count];
+            let Some(last) = new.iter().rposition(|byte| *byte == b'\n') else {
+                self.rest.extend_from_slice(new);
+                continue;
+            };
+            let mut text = std::mem::replace(&mut self.rest, new[last + 1..].to_vec());
+            text.extend_from_slice(&new[..=last]);
             self.show(&text)?;
         }
     }
@@ -218,14 +224,14 @@ impl Reader {
     // ANCHOR: show
     /// Shows these entries, each on the stream that it was written to.
     fn show(&mut self, text: &[u8]) -> Result<()> {
-        // ANCHOR: day5_task1_show_solution
+        // ANCHOR: day5_task2_show_solution
         // What goes to one stream goes there in one write, up to the next change.
         let (mut pending, mut to) = (Vec::with_capacity(text.len()), Stream::Stdout);
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let Some(entry) = log_file::parse(line) else {
                 if !std::mem::replace(&mut self.complained, true) {
-                    let _ = writeln!(stderr(), "tiny-docker: {LOG} has lines that are no entries; skipped");
+                    error::say(format_args!("{LOG} has lines that are no entries; skipped"));
                 }
                 continue;
             };
@@ -248,34 +254,16 @@ impl Reader {
             *in_a_line = !entry.full;
         }
         write_to(to, &mut pending)
-        // ANCHOR_END: day5_task1_show_solution
+        // ANCHOR_END: day5_task2_show_solution
     }
     // ANCHOR_END: show
 }
 
-fn write_to(stream: Stream, pending: &mut Vec<u8>) -> Result<()> {
-    match stream {
-        Stream::Stdout => {
-            let mut out = stdout().lock();
-            out.write_all(pending).and_then(|()| out.flush())
-        }
-        Stream::Stderr => stderr().write_all(pending),
-    }?;
+fn write_to(to: Stream, pending: &mut Vec<u8>) -> Result<()> {
+    let written = match to {
+        Stream::Stdout => stream::write_all(stdout(), pending),
+        Stream::Stderr => stream::write_all(stderr(), pending),
+    };
     pending.clear();
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::since;
-
-    #[test]
-    fn since_is_a_time_or_how_long_ago() {
-        for text in ["2026-11-23T10:00:00Z", "2026-11-23T10:00:00+01:00", "10m", "1h30m", "1700000000"] {
-            assert!(since(text).is_ok(), "{text}");
-        }
-        for text in ["", "yesterday", "m10"] {
-            assert!(since(text).is_err(), "{text}");
-        }
-    }
+    written.with_context(|| format!("write to {}", to.name()))
 }

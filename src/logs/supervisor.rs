@@ -26,7 +26,7 @@ pub struct Ready(File);
 /// until the command runs, prints `id`, and exits; if the command cannot start,
 /// it exits as the supervisor did, which has said why.
 pub fn detach(id: &str) -> Result<Ready> {
-    // ANCHOR: day5_task2_detach_solution
+    // ANCHOR: day5_task3_detach_solution
     let (ready, announce) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let describe = || ("clone3(no flags): the supervisor".into(), "setsid … &".into());
     match step(DAY, describe, || kernel::clone3(nix::sched::CloneFlags::empty(), None))? {
@@ -45,7 +45,7 @@ pub fn detach(id: &str) -> Result<Ready> {
             }))
         }
     }
-    // ANCHOR_END: day5_task2_detach_solution
+    // ANCHOR_END: day5_task3_detach_solution
 }
 // ANCHOR_END: detach
 
@@ -68,7 +68,7 @@ impl Ready {
     /// Gives the word. From here on the supervisor holds nothing of its user's:
     /// not the terminal, not a pipe that somebody waits at, not a directory.
     pub fn announce(mut self) -> Result<()> {
-        // ANCHOR: day5_task2_announce_solution
+        // ANCHOR: day5_task3_announce_solution
         let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("open /dev/null")?;
         let describe =
             || ("dup2(/dev/null, 0, 1, 2), chdir(/)".into(), "cd /; exec </dev/null >&0 2>&0".into());
@@ -82,7 +82,7 @@ impl Ready {
         // shows it.
         let _ = self.0.write_all(b"!");
         Ok(())
-        // ANCHOR_END: day5_task2_announce_solution
+        // ANCHOR_END: day5_task3_announce_solution
     }
     // ANCHOR_END: announce
 }

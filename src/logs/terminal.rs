@@ -3,7 +3,7 @@
 //! the other, where a person would sit. (pty(7))
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut, IsTerminal, stdin, stdout};
+use std::io::{IoSlice, IoSliceMut, stderr, stdin, stdout};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -33,13 +33,13 @@ const DAY: u8 = 5;
 
 // ANCHOR: open
 /// Child, in its mount namespace: opens a new pseudo-terminal of the container's
-/// own /dev/pts, and makes it this process's terminal. Returns the runtime's end
-/// and the command's.
+/// own /dev/pts, and makes it this process's terminal, as large as the user's if it
+/// `has_user`. Returns the runtime's end and the command's.
 ///
 /// A session has at most one controlling terminal, the one whose Ctrl-C it gets,
 /// and only the leader of a session that has none can take it. (tty_ioctl(4))
-pub fn open(own_root: bool) -> Result<(OwnedFd, OwnedFd)> {
-    // ANCHOR: day5_task4_open_solution
+pub fn open(own_root: bool, has_user: bool) -> Result<(OwnedFd, OwnedFd)> {
+    // ANCHOR: day5_task5_open_solution
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let ours =
         step(DAY, || (r#"open("/dev/ptmx")"#.into(), "script -qc … /dev/null".into()), || openpt(flags))?;
@@ -50,6 +50,10 @@ pub fn open(own_root: bool) -> Result<(OwnedFd, OwnedFd)> {
         setsid()?;
         ioctl_tiocsctty(&theirs)
     })?;
+    // Now, and not when the parent gets to it: the command may ask first of all.
+    if has_user {
+        copy_size(&ours);
+    }
     // Where programs look for it that have no other name for it.
     if own_root {
         let name = ptsname(&ours, Vec::new()).context("ptsname")?;
@@ -57,7 +61,7 @@ pub fn open(own_root: bool) -> Result<(OwnedFd, OwnedFd)> {
         bind(DAY, Path::new(name.to_str()?), Path::new("/dev/console"))?;
     }
     Ok((ours, theirs))
-    // ANCHOR_END: day5_task4_open_solution
+    // ANCHOR_END: day5_task5_open_solution
 }
 // ANCHOR_END: open
 
@@ -107,7 +111,7 @@ impl RawMode {
     /// Puts the terminal that is stdin into raw mode. This process must have one
     /// thread.
     pub fn enter() -> Result<RawMode> {
-        // ANCHOR: day5_task4_enter_solution
+        // ANCHOR: day5_task5_enter_solution
         let before = tcgetattr(stdin()).context("tcgetattr")?;
         let (released, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
         let describe =
@@ -124,7 +128,7 @@ impl RawMode {
             || tcsetattr(stdin(), OptionalActions::Now, &raw),
         )?;
         Ok(RawMode { guard, release: Some(release) })
-        // ANCHOR_END: day5_task4_enter_solution
+        // ANCHOR_END: day5_task5_enter_solution
     }
 }
 
@@ -150,18 +154,20 @@ fn give_back(released: OwnedFd, before: &Termios) -> ! {
 }
 // ANCHOR_END: raw
 
-/// Makes `terminal` as large as the user's. The kernel tells its programs by
-/// SIGWINCH. (tty_ioctl(4), TIOCSWINSZ)
-pub fn copy_size(terminal: impl AsFd) -> Result<()> {
-    if stdin().is_terminal() {
-        let size = tcgetwinsize(stdin()).context("tcgetwinsize")?;
+// ANCHOR: copy_size
+/// Makes `terminal` as large as the user's, if there is one. The kernel tells its
+/// programs by SIGWINCH. A container whose terminal has no size is better than none, so
+/// nothing here is an error. (tty_ioctl(4), TIOCSWINSZ)
+pub fn copy_size(terminal: impl AsFd) {
+    let sizes = [tcgetwinsize(stdin()), tcgetwinsize(stdout()), tcgetwinsize(stderr())];
+    if let Some(size) = sizes.into_iter().find_map(|size| size.ok()) {
         let describe = || {
             (
                 format!("ioctl(TIOCSWINSZ, {}x{})", size.ws_col, size.ws_row),
                 format!("stty rows {} cols {}", size.ws_row, size.ws_col),
             )
         };
-        step(DAY, describe, || tcsetwinsize(terminal, size))?;
+        let _ = step(DAY, describe, || tcsetwinsize(terminal, size));
     }
-    Ok(())
 }
+// ANCHOR_END: copy_size
