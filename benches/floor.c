@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/if_link.h>
+#include <linux/openat2.h>
 #include <linux/rtnetlink.h>
 #include <linux/sched.h>
 #include <linux/veth.h>
@@ -39,69 +40,156 @@
 #define CGROUP 1
 #endif
 #ifndef OPEN_TREE_CLONE /* a C library before 2.36 */
-#define OPEN_TREE_CLONE 1
-#define MOVE_MOUNT_F_EMPTY_PATH 4
+#include <linux/mount.h>
 #endif
 
 #define MUST(call) do { if ((call) == -1) { perror(#call); _exit(125); } } while (0)
 #define NAMESPACES (CLONE_NEWUTS | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC)
-#define HARMLESS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+#define HARMLESS (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+#define EMPTY_PATHS (MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
-static void enter(const char *rootfs)
+/* A copy of what is at a path, as a mount that is attached nowhere yet. */
+static int copy(int dir, const char *path)
 {
+    int mount = syscall(SYS_open_tree, dir, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH);
+    MUST(mount);
+    return mount;
+}
+
+static void set_mount(int mount, int flags, uint64_t set, uint64_t propagation)
+{
+    struct mount_attr attr = { .attr_set = set, .propagation = propagation };
+    MUST(syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | flags, &attr, sizeof attr));
+}
+
+static void attach(int mount, int dir, const char *path)
+{
+    MUST(syscall(SYS_move_mount, mount, "", dir, path, EMPTY_PATHS));
+}
+
+/* A directory to mount on: no link leads to it, and nobody can exchange it any more. */
+static int place(const char *path)
+{
+    struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS };
+    int fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+    MUST(fd);
+    return fd;
+}
+
+/* A new file system, mounted at path in dir. options: names and values, in turn. */
+static int new_mount(const char *kind, const char **options, int flags, int dir, const char *path)
+{
+    int context = syscall(SYS_fsopen, kind, FSOPEN_CLOEXEC);
+    MUST(context);
+    MUST(syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", kind, 0));
+    for (; options && *options; options += 2)
+        MUST(syscall(SYS_fsconfig, context, options[1] ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG,
+                     options[0], options[1], 0));
+    MUST(syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+    int mount = syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, flags);
+    MUST(mount);
+    close(context);
+    attach(mount, dir, path);
+    return mount;
+}
+
+static void make_dev(int dev)
+{
+    MUST(mknodat(dev, "null", S_IFCHR | 0666, makedev(1, 3)));
+    MUST(mknodat(dev, "zero", S_IFCHR | 0666, makedev(1, 5)));
+    MUST(mknodat(dev, "full", S_IFCHR | 0666, makedev(1, 7)));
+    MUST(mknodat(dev, "random", S_IFCHR | 0666, makedev(1, 8)));
+    MUST(mknodat(dev, "urandom", S_IFCHR | 0666, makedev(1, 9)));
+    MUST(mknodat(dev, "tty", S_IFCHR | 0666, makedev(5, 0)));
+    MUST(symlinkat("/proc/self/fd", dev, "fd"));
+    MUST(symlinkat("/proc/self/fd/0", dev, "stdin"));
+    MUST(symlinkat("/proc/self/fd/1", dev, "stdout"));
+    MUST(symlinkat("/proc/self/fd/2", dev, "stderr"));
+    MUST(symlinkat("pts/ptmx", dev, "ptmx"));
+
+    const char *pts[] = { "newinstance", NULL, "ptmxmode", "0666", "mode", "0620", "gid", "5", NULL };
+    const char *shm[] = { "mode", "1777", "size", "65536k", NULL };
+    MUST(mkdirat(dev, "pts", 0755));
+    close(new_mount("devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, dev, "pts"));
+    MUST(mkdirat(dev, "shm", 01777));
+    close(new_mount("tmpfs", shm, HARMLESS, dev, "shm"));
+    MUST(mkdirat(dev, "mqueue", 0755));
+    close(new_mount("mqueue", NULL, HARMLESS, dev, "mqueue"));
+}
+
+static void mask(int dir, const char *path, int dev)
+{
+    struct stat st;
+    if (fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW) == -1)
+        return;
+    if (S_ISDIR(st.st_mode)) {
+        close(new_mount("tmpfs", NULL, HARMLESS | MOUNT_ATTR_RDONLY, dir, path));
+    } else {
+        int null = copy(dev, "null");
+        attach(null, dir, path);
+        close(null);
+    }
+}
+
+static void hide_the_host(int proc, int sys, int dev)
+{
+    static const char *masked[] = { "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats",
+                                    "sched_debug", "scsi", "timer_list", "timer_stats" };
+    static const char *read_only[] = { "bus", "fs", "irq", "sys", "sysrq-trigger" };
+    struct stat st;
+    for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
+        mask(proc, masked[i], dev);
+    mask(sys, "devices/virtual/powercap", dev);
+    mask(sys, "firmware", dev);
+    for (size_t i = 0; i < sizeof read_only / sizeof *read_only; i++) {
+        if (fstatat(proc, read_only[i], &st, AT_SYMLINK_NOFOLLOW) == -1)
+            continue;
+        int itself = copy(proc, read_only[i]);
+        set_mount(itself, 0, MOUNT_ATTR_RDONLY, 0);
+        attach(itself, proc, read_only[i]);
+        close(itself);
+    }
+}
+
+/* Day 3, before the clone: the root file system, as a mount that is nowhere. */
+static int root;
+
+static void open_root(const char *rootfs)
+{
+    root = copy(AT_FDCWD, rootfs);
+    set_mount(root, AT_RECURSIVE, 0, MS_PRIVATE);
+}
+
+static int sys;
+
+static void enter(void)
+{
+    const char *dev_options[] = { "mode", "755", "size", "65536k", NULL };
+    int at;
+
     MUST(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
     MUST(sethostname("tiny-container", 14));
 
-    MUST(mount(rootfs, rootfs, NULL, MS_BIND | MS_REC, NULL));
-    MUST(chdir(rootfs));
+    at = place("/proc");
+    attach(root, at, "");
+    close(at);
+    MUST(fchdir(root));
     MUST(syscall(SYS_pivot_root, ".", "."));
     MUST(umount2(".", MNT_DETACH));
     MUST(chdir("/"));
 
     umask(0);
-    MUST(mount("proc", "/proc", "proc", HARMLESS, NULL));
-    MUST(mount("sysfs", "/sys", "sysfs", HARMLESS | MS_RDONLY, NULL));
-
-    MUST(mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k"));
-    MUST(mknod("/dev/null", S_IFCHR | 0666, makedev(1, 3)));
-    MUST(mknod("/dev/zero", S_IFCHR | 0666, makedev(1, 5)));
-    MUST(mknod("/dev/full", S_IFCHR | 0666, makedev(1, 7)));
-    MUST(mknod("/dev/random", S_IFCHR | 0666, makedev(1, 8)));
-    MUST(mknod("/dev/urandom", S_IFCHR | 0666, makedev(1, 9)));
-    MUST(mknod("/dev/tty", S_IFCHR | 0666, makedev(5, 0)));
-    MUST(symlink("/proc/self/fd", "/dev/fd"));
-    MUST(symlink("/proc/self/fd/0", "/dev/stdin"));
-    MUST(symlink("/proc/self/fd/1", "/dev/stdout"));
-    MUST(symlink("/proc/self/fd/2", "/dev/stderr"));
-    MUST(symlink("pts/ptmx", "/dev/ptmx"));
-    MUST(mkdir("/dev/pts", 0755));
-    MUST(mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"));
-    MUST(mkdir("/dev/shm", 01777));
-    MUST(mount("tmpfs", "/dev/shm", "tmpfs", HARMLESS, "mode=1777,size=65536k"));
-    MUST(mkdir("/dev/mqueue", 0755));
-    MUST(mount("mqueue", "/dev/mqueue", "mqueue", HARMLESS, NULL));
-
-    static const char *masked[] = {
-        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-        "/sys/devices/virtual/powercap", "/sys/firmware",
-    };
-    static const char *read_only[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger" };
-    struct stat st;
-    for (size_t i = 0; i < sizeof masked / sizeof *masked; i++) {
-        if (lstat(masked[i], &st) == -1)
-            continue;
-        if (S_ISDIR(st.st_mode))
-            MUST(mount("tmpfs", masked[i], "tmpfs", HARMLESS | MS_RDONLY, NULL));
-        else
-            MUST(mount("/dev/null", masked[i], NULL, MS_BIND | MS_REC, NULL));
-    }
-    for (size_t i = 0; i < sizeof read_only / sizeof *read_only; i++) {
-        if (lstat(read_only[i], &st) == -1)
-            continue;
-        MUST(mount(read_only[i], read_only[i], NULL, MS_BIND | MS_REC, NULL));
-        MUST(mount(NULL, read_only[i], NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | HARMLESS, NULL));
-    }
+    at = place("/proc");
+    int proc = new_mount("proc", NULL, HARMLESS, at, "");
+    close(at);
+    at = place("/sys");
+    sys = new_mount("sysfs", NULL, HARMLESS | MOUNT_ATTR_RDONLY, at, "");
+    close(at);
+    at = place("/dev");
+    int dev = new_mount("tmpfs", dev_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_STRICTATIME, at, "");
+    close(at);
+    make_dev(dev);
+    hide_the_host(proc, sys, dev);
     umask(022);
 
     MUST(setgroups(0, NULL));
@@ -121,6 +209,7 @@ static void become(char **command)
 static int day3(const char *rootfs, char **command)
 {
     int pidfd = -1, status = 0;
+    open_root(rootfs);
     struct clone_args args = {
         .flags = NAMESPACES | CLONE_PIDFD,
         .pidfd = (uintptr_t)&pidfd,
@@ -129,9 +218,10 @@ static int day3(const char *rootfs, char **command)
     long pid = syscall(SYS_clone3, &args, sizeof args);
     MUST(pid);
     if (pid == 0) {
-        enter(rootfs);
+        enter();
         become(command);
     }
+    close(root);
     MUST(waitpid(pid, &status, 0));
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
@@ -376,6 +466,7 @@ static int everything(const char *state, const char *rootfs, char **command)
     char released;
     siginfo_t ended;
 
+    open_root(rootfs);
     make_dir(state);
     MUST(log = open(in_dir("container.log"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
     MUST(pipe2(out, O_CLOEXEC));
@@ -397,9 +488,9 @@ static int everything(const char *state, const char *rootfs, char **command)
             _exit(125);
         if (CGROUP)
             MUST(unshare(CLONE_NEWCGROUP));
-        enter(rootfs);
+        enter();
         if (CGROUP)
-            MUST(mount("cgroup2", "/sys/fs/cgroup", "cgroup2", HARMLESS | MS_RDONLY, NULL));
+            close(new_mount("cgroup2", NULL, HARMLESS | MOUNT_ATTR_RDONLY, sys, "fs/cgroup"));
         configure_network();
         mount_etc();
         MUST(dup2(out[1], 1));
@@ -409,6 +500,7 @@ static int everything(const char *state, const char *rootfs, char **command)
     close(out[1]);
     close(err[1]);
     close(gate[0]);
+    close(root);
     write_record("running");
     plug_in(pid);
     MUST(write(gate[1], "!", 1));
