@@ -721,6 +721,27 @@ fn task5_closing_the_window_ends_the_container() {
     }
 }
 
+// https://github.com/lxc/lxc/issues/1054, https://github.com/containers/crun/issues/1158
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_a_terminal_of_another_mount_namespace_will_do() {
+    let world = World::new();
+    // As `ip netns exec` does: the terminal lies on a mount that is not ours.
+    let unshared = |flags: &[&str], script: &str| {
+        let unshare = ["-m", common::binary().to_str().unwrap()].map(String::from);
+        AtTerminal::start_program("unshare", unshare.into_iter().chain(words(flags, script)))
+    };
+    for flags in [&["-it"][..], &["-t"]] {
+        let mut user = unshared(flags, "tty; exit 3");
+        user.shows("/dev/pts/0");
+        assert_eq!(user.ended(), 3, "{flags:?}");
+    }
+    assert_eq!(unshared(&[], "exit 3").ended(), 3);
+    let mut user = unshared(&["-d", "--name", "web"], "exit 3");
+    assert_eq!(user.ended(), 0);
+    wait_for_end(&world, "web");
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_the_users_terminal_is_given_back_whatever_ends_the_runtime() {

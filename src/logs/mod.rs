@@ -27,6 +27,7 @@ use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
 use crate::metadata::pidfd::Process;
+use crate::rootfs::mount::Dir;
 use crate::wait::{Arrived, readable};
 
 use self::file::{LogFile, Stream};
@@ -105,7 +106,8 @@ impl Mechanism for Logs {
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
         let Some((_, socket)) = &self.wires.sockets else { return Ok(()) };
-        let (ours, theirs) = terminal::open(container.plan.rootfs.is_some(), !self.detach)?;
+        let dev = container.parts.dev.as_ref().map(OwnedFd::try_clone).transpose().context("dup /dev")?;
+        let (ours, theirs) = terminal::open(dev.map(|dev| Dir::new(dev, "/dev")), !self.detach)?;
         terminal::send(socket, ours.as_fd())?;
         let copy = || theirs.try_clone().context("dup the terminal");
         container.parts.stdio = [Some(copy()?), Some(copy()?), Some(copy()?)];

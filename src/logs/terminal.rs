@@ -2,12 +2,10 @@
 //! which the command has the one that behaves like a terminal, and the runtime
 //! the other, where a person would sit. (pty(7))
 
-use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, stderr, stdin, stdout};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;
@@ -16,34 +14,40 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{dup2_stdout, pipe2};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
 use rustix::process::{ioctl_tiocsctty, setsid};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 use crate::error::Result;
 use crate::explain::step;
 use crate::kernel::{self, Clone};
-use crate::namespaces::mount::bind;
+use crate::rootfs::devices::make_console;
+use crate::rootfs::mount::{Dir, take_open};
 
 const DAY: u8 = 5;
 
 // ANCHOR: open
-/// Child, in its mount namespace: opens a new pseudo-terminal of the container's
-/// own /dev/pts, and makes it this process's terminal, as large as the user's if it
-/// `has_user`. Returns the runtime's end and the command's.
+/// Child, in its mount namespace: opens a new pseudo-terminal of the devpts in `dev`,
+/// which is the container's own /dev (`None`: it has the host's), and makes it this
+/// process's terminal, as large as the user's if it `has_user`. Returns the runtime's
+/// end and the command's.
 ///
 /// A session has at most one controlling terminal, the one whose Ctrl-C it gets,
 /// and only the leader of a session that has none can take it. (tty_ioctl(4))
-pub fn open(own_root: bool, has_user: bool) -> Result<(OwnedFd, OwnedFd)> {
+pub fn open(dev: Option<Dir>, has_user: bool) -> Result<(OwnedFd, OwnedFd)> {
     // ANCHOR: day5_task5_open_solution
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let ours =
-        step(DAY, || (r#"open("/dev/ptmx")"#.into(), "script -qc … /dev/null".into()), || openpt(flags))?;
+    let open = || match &dev {
+        Some(dev) => openat(dev, dev.name_of("/dev/pts/ptmx"), PTMX, Mode::empty()),
+        None => openat(CWD, "/dev/ptmx", PTMX, Mode::empty()),
+    };
+    let ours = step(DAY, || (r#"open("/dev/pts/ptmx")"#.into(), "script -qc … /dev/null".into()), open)?;
     unlockpt(&ours).context("unlockpt")?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let theirs = ioctl_tiocgptpeer(&ours, flags).context("ioctl(TIOCGPTPEER)")?;
     let describe = || ("setsid(), ioctl(TIOCSCTTY)".into(), "setsid --ctty".into());
     step(DAY, describe, || {
@@ -55,15 +59,16 @@ pub fn open(own_root: bool, has_user: bool) -> Result<(OwnedFd, OwnedFd)> {
         copy_size(&ours);
     }
     // Where programs look for it that have no other name for it.
-    if own_root {
-        let name = ptsname(&ours, Vec::new()).context("ptsname")?;
-        File::create("/dev/console").context("make /dev/console")?;
-        bind(DAY, Path::new(name.to_str()?), Path::new("/dev/console"))?;
+    if let Some(dev) = &dev {
+        make_console(dev, take_open(DAY, theirs.as_fd(), "the terminal")?)?;
     }
     Ok((ours, theirs))
     // ANCHOR_END: day5_task5_open_solution
 }
 // ANCHOR_END: open
+
+/// How the master of a new pseudo-terminal is opened.
+const PTMX: OFlags = OFlags::RDWR.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Sends an open file to the process at the other end of `socket`, which gets a
 /// descriptor of its own for it. (unix(7), SCM_RIGHTS)
