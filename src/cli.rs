@@ -7,10 +7,12 @@ use std::ffi::OsString;
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
+use nix::sys::stat::umask;
 
 use crate::container::{self, Container, Mechanisms};
 use crate::error::Result;
 use crate::explain;
+use crate::inherited::UMASK;
 #[cfg(feature = "day8-netns")]
 use crate::plan::Network;
 use crate::plan::Plan;
@@ -186,6 +188,8 @@ impl Cli {
         if self.explain {
             explain::turn_on();
         }
+        // Whatever is made from here on has the mode that the code says, whoever calls.
+        umask(UMASK);
         match self.command {
             Command::Run(run) => run.execute(),
 

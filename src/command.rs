@@ -12,6 +12,7 @@ use nix::unistd::{AccessFlags, access, execve};
 
 use crate::error::{CANNOT_EXECUTE, Failure, NOT_FOUND, Result};
 use crate::explain::{shell, step};
+use crate::report::Report;
 
 /// Where commands are looked for when nothing else is said: Docker's default.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -20,7 +21,11 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// Replaces this process by `command`. Returns only when that failed, with the
 /// exit code a shell would give: 127 not found, 126 found but not executable.
 /// (execve(2))
-pub fn exec(command: &[OsString], environment: &BTreeMap<OsString, OsString>) -> Result<Infallible> {
+pub fn exec(
+    command: &[OsString],
+    environment: &BTreeMap<OsString, OsString>,
+    report: &Report,
+) -> Result<Infallible> {
     // ANCHOR: day1_task2_exec_solution
     let default_path = OsString::from(DEFAULT_PATH);
     let path = environment.get(OsStr::new("PATH")).unwrap_or(&default_path);
@@ -37,7 +42,11 @@ pub fn exec(command: &[OsString], environment: &BTreeMap<OsString, OsString>) ->
         (format!("execve({program:?}, {command:?})"), format!("exec {}", words.join(" ")))
     };
     step(1, describe, || {
-        execve(&program_c, &arguments, &variables).map_err(|errno| not_executed(&program, errno))
+        // As the last of all: what is done after it and fails would pass for the command.
+        report
+            .about_to_exec()
+            .and_then(|()| execve(&program_c, &arguments, &variables))
+            .map_err(|errno| not_executed(&program, errno))
     })
     // ANCHOR_END: day1_task2_exec_solution
 }

@@ -15,7 +15,6 @@ use std::process::ExitStatus;
 
 use anyhow::{Context, bail};
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -26,10 +25,12 @@ use nix::unistd::{
 };
 
 use crate::command;
-use crate::error::{Failure, Result, exit_code};
+use crate::error::{Result, exit_code};
 use crate::explain::{self, shell, step};
+use crate::inherited;
 use crate::kernel::{self, Clone};
 use crate::plan::Plan;
+use crate::report::{self, Report};
 use crate::wait::{self, Arrived, Child, Signals, exit_code_of};
 
 // ANCHOR: container
@@ -157,15 +158,17 @@ pub fn run(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> 
     // container's. Now, not at exec: a rootfs in which some path is a link to
     // /proc/self/fd/3 would use them before. (CVE-2024-21626)
     let describe = || ("close_range(3, ~0, 0)".into(), "exec 3>&- 4>&- …".into());
-    step(1, describe, kernel::close_inherited_files)?;
+    // SAFETY: none of the runtime's own is open yet.
+    step(1, describe, || unsafe { kernel::close_inherited_files() })?;
     // Before anything is made: from here on a signal can no longer end the
     // runtime between two steps, with the second half undone.
     let signals = Signals::block()?;
     let mut prepared = 0;
     let outcome = prepare(&mut container, mechanisms, &mut prepared)
-        .and_then(|()| start(&mut container, mechanisms, &signals))
+        .and_then(|()| start(&mut container, mechanisms))
         .and_then(|child| wait(child, &mut container, mechanisms, &signals));
-    // One that fails does not keep the others from cleaning up.
+    signals.let_the_second_end_us()?;
+    // A mechanism whose cleanup fails does not stop the others from cleaning up.
     let undone = (mechanisms[..prepared].iter_mut().rev())
         .map(|mechanism| mechanism.cleanup(&mut container))
         .fold(Ok(()), Result::and);
@@ -189,29 +192,31 @@ fn prepare(container: &mut Container, mechanisms: &mut Mechanisms, prepared: &mu
 
 // ANCHOR: start
 /// Makes the child, and returns once it has become the command.
-fn start(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signals) -> Result<Child> {
-    // Two pipes. The child waits at the gate until it is released. Its report is
-    // empty when all went well: the kernel closes it at exec (O_CLOEXEC).
+fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child> {
+    // Two pipes. The child waits at the gate until it is released. By the other it reports
+    // that it is about to become the command, or why it cannot.
     let (gate, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let (report, reporter) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+    let (hearing, report) = report::pipe()?;
 
     let namespaces = container.plan.namespaces;
     let day = if namespaces.is_empty() { 1 } else { 2 };
     let cgroup = container.parts.cgroup.take();
     let describe = || describe_clone(namespaces, cgroup.is_some());
-    let cloned = step(day, describe, || kernel::clone3(namespaces, cgroup.as_ref().map(AsFd::as_fd)))?;
+    let into = cgroup.as_ref().map(AsFd::as_fd);
+    // SAFETY: this process has one thread: what needs more starts them once the child is there.
+    let cloned = step(day, describe, || unsafe { kernel::clone3(namespaces, into) })?;
     // In the child as well, before anything else: an open directory of the host is
     // a way out of the container. (CVE-2024-21626)
     drop(cgroup);
-    let child = match cloned {
+    let mut child = match cloned {
         Clone::Parent(pid, pidfd) => Child::new(pid, pidfd),
         Clone::Child => {
             // Only the parent may hold these ends: their closing tells that it died.
-            drop((release, report));
-            become_the_command(container, mechanisms, signals, gate, reporter)
+            drop((release, hearing));
+            become_the_command(container, mechanisms, gate, report)
         }
     };
-    drop((gate, reporter));
+    drop((gate, report));
     // The child has its own copies. While ours are open, what the command writes
     // to would never come to its end.
     container.parts.stdio = [None, None, None];
@@ -220,19 +225,13 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signa
     for mechanism in mechanisms.iter_mut() {
         mechanism.attach(container, child.pid)?;
     }
+    wait::told_to_end("the container to be ready")?;
     let mut release = File::from(release);
     let describe = || ("write(gate): the child may go on".into(), "a fork would not have waited".into());
     // A child that is gone already cannot be released; its report says why.
     let _ = step(1, describe, || release.write_all(b"!"));
-    let mut failure = Vec::new();
-    File::from(report).read_to_end(&mut failure).context("read the child's report")?;
-    match failure.split_first() {
-        None => Ok(child),
-        Some((&exit_code, message)) => {
-            let message = String::from_utf8_lossy(message).into_owned();
-            Err(Failure { exit_code, message }.into())
-        }
-    }
+    hearing.hear(&mut child)?;
+    Ok(child)
 }
 // ANCHOR_END: start
 
@@ -266,28 +265,26 @@ fn wait(
 fn become_the_command(
     container: &mut Container,
     mechanisms: &mut Mechanisms,
-    signals: &Signals,
     gate: OwnedFd,
-    reporter: OwnedFd,
+    report: Report,
 ) -> ! {
     explain::in_child();
-    let outcome =
-        report_panics(&reporter).and_then(|()| enter(container, mechanisms, signals, gate, &reporter));
+    let outcome = report.report_panics().and_then(|()| enter(container, mechanisms, gate, &report));
     let Err(error) = outcome;
-    report(File::from(reporter), exit_code(&error), &format!("{error:#}"))
+    report.fail(exit_code(&error), &format!("{error:#}"))
 }
 
 // ANCHOR: enter
 fn enter(
     container: &mut Container,
     mechanisms: &mut Mechanisms,
-    signals: &Signals,
     gate: OwnedFd,
-    reporter: &OwnedFd,
+    report: &Report,
 ) -> Result<Infallible> {
     // End of file instead of a byte: the parent gave up, or died.
     File::from(gate).read_exact(&mut [0]).context("the runtime ended before the container was ready")?;
-    die_with_the_parent(reporter)?;
+    die_with_the_parent(report)?;
+    inherited::start_afresh()?;
 
     for mechanism in mechanisms {
         mechanism.enter(container)?;
@@ -296,7 +293,7 @@ fn enter(
     if let Some(user) = &container.parts.user {
         assume(user)?;
         // Changing the user id made the kernel forget it. (prctl(2))
-        die_with_the_parent(reporter)?;
+        die_with_the_parent(report)?;
     }
     if let Some(dir) = &container.plan.working_dir {
         step(3, || (format!("chdir({dir:?})"), format!("cd {}", shell(dir))), || chdir(dir))?;
@@ -304,26 +301,27 @@ fn enter(
     if let Some(last_step) = container.parts.before_exec {
         last_step(container)?;
     }
-    signals.restore()?;
-    command::exec(&container.plan.command, &container.plan.environment)
+    inherited::hear_signals_again()?;
+    command::exec(&container.plan.command, &container.plan.environment, report)
 }
 // ANCHOR_END: enter
 
+// ANCHOR: die_with_the_parent
 /// Has the kernel kill this process when the runtime dies, also by SIGKILL. In
 /// a pid namespace of its own this is PID 1, and all others die with it.
-fn die_with_the_parent(reporter: &OwnedFd) -> Result<()> {
+fn die_with_the_parent(report: &Report) -> Result<()> {
+    // ANCHOR: day1_task4_die_with_the_parent_solution
     let describe = || ("prctl(PR_SET_PDEATHSIG, SIGKILL)".into(), "setpriv --pdeathsig KILL".into());
     step(1, describe, || set_pdeathsig(Signal::SIGKILL))?;
-    // That works from now on. Was it too late already? Then nobody holds the
-    // other end of the report any more. (getppid(2) cannot tell: for PID 1 it is
-    // 0, parent or not.)
-    let mut fds = [PollFd::new(reporter.as_fd(), PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).context("poll the report pipe")?;
-    if fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
+    // That works from now on. Was it too late already? (getppid(2) cannot tell: for PID 1
+    // it is 0, parent or not.)
+    if report.nobody_hears()? {
         bail!("the runtime died");
     }
     Ok(())
+    // ANCHOR_END: day1_task4_die_with_the_parent_solution
 }
+// ANCHOR_END: die_with_the_parent
 
 /// Makes `stdio` the standard streams of this process, and so of the command.
 fn hand_over(stdio: &[Option<OwnedFd>; 3], user: Option<&User>) -> Result<()> {
@@ -414,25 +412,4 @@ fn describe_clone(namespaces: CloneFlags, into_cgroup: bool) -> (String, String)
     let into_cgroup = into_cgroup.then_some("CLONE_INTO_CGROUP");
     let flags: Vec<&str> = namespaces.iter_names().map(|(name, _)| name).chain(into_cgroup).collect();
     (format!("clone3({})", flags.join(" | ")), by_hand)
-}
-
-/// A panic in the child is reported like any other error: the learner's
-/// `todo!()`, above all. Left alone it would end PID 1 as if by a segmentation
-/// fault.
-fn report_panics(reporter: &OwnedFd) -> Result<()> {
-    let reporter = File::from(reporter.try_clone().context("duplicate the report pipe")?);
-    std::panic::set_hook(Box::new(move |panic| {
-        let reporter = reporter.try_clone();
-        if let Ok(reporter) = reporter {
-            report(reporter, crate::error::RUNTIME_ERROR, &format!("in the container: {panic}"))
-        }
-    }));
-    Ok(())
-}
-
-fn report(mut reporter: File, exit_code: u8, message: &str) -> ! {
-    // In one write: killed between two, it would leave half a report. If nobody
-    // reads it there is nobody to tell.
-    let _ = reporter.write_all(&[&[exit_code], message.as_bytes()].concat());
-    kernel::exit_now(exit_code)
 }

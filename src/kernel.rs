@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
@@ -28,11 +29,13 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Makes a child that is a copy of this process, as fork(2) does, but born into
 /// the new namespaces that `namespaces` asks for and, from day 7 on, in `cgroup`.
 ///
-/// This process must have one thread: the child would have only that one, and
-/// a lock that another thread held would stay locked in it for ever.
-///
 /// Errors: clone(2), "ERRORS"; EPERM is the lack of CAP_SYS_ADMIN.
-pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd>) -> io::Result<Clone> {
+///
+/// # Safety
+///
+/// This process must have one thread. The child would have only the one that called, and a
+/// lock that another held, in the allocator for one, would stay locked in it forever.
+pub unsafe fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd>) -> io::Result<Clone> {
     // Memory that is shared with the child would make all that follows unsound.
     assert!(!namespaces.contains(CloneFlags::CLONE_VM), "clone3 is for a copy, as fork(2) is");
     let mut pidfd: RawFd = -1;
@@ -111,6 +114,60 @@ pub fn reset_signal(signal: Signal) -> nix::Result<()> {
     unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.map(drop)
 }
 
+/// The same for any signal by its number, also a real-time one. The kernel is asked, and not
+/// the C library, which keeps two of them for itself. (rt_sigaction(2))
+pub fn reset_signal_number(signal: c_int) -> nix::Result<()> {
+    // The kernel's `struct sigaction`: SIG_DFL, no flags, no mask.
+    let default = [0u64; 4];
+    // SAFETY: the kernel reads `default`, which is not shorter than what it expects; and the
+    // default action is no function of ours.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8)
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Is `signal` ignored? Whoever started this program may have said so. (sigaction(2))
+pub fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: plain integers and a function pointer that may be null.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes to `action` and changes nothing.
+    let result = unsafe { libc::sigaction(signal as c_int, std::ptr::null(), &raw mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+/// The next of `signals` does nothing; the one after it has its default action.
+pub fn let_the_second_act(signals: &[Signal]) -> nix::Result<()> {
+    extern "C" fn first_one(_: c_int) {
+        // On whatever signal: the second may be another one.
+        for signal in crate::wait::ENDING {
+            let _ = reset_signal(signal);
+        }
+    }
+    for signal in signals {
+        // SAFETY: the handler only calls sigaction(2), which may be called in one.
+        // (signal-safety(7))
+        unsafe { nix::sys::signal::signal(*signal, SigHandler::Handler(first_one)) }?;
+    }
+    Ok(())
+}
+
+/// Has this process leave its session keyring for a new one, empty and without a name.
+/// (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING)
+pub fn join_new_session_keyring() -> nix::Result<()> {
+    const JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: a null name is allowed, and means one without.
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<u8>(), 0, 0, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Sets the execution domain and its flags; 0 is Linux's, without any. (personality(2))
+pub fn set_personality(persona: libc::c_ulong) -> nix::Result<()> {
+    // SAFETY: takes no pointer.
+    Errno::result(unsafe { libc::personality(persona) }).map(drop)
+}
+
 /// Ends this process at once, without what Rust and the C library do at an
 /// orderly exit: those buffers and handlers are the parent's. (_exit(2))
 pub fn exit_now(code: u8) -> ! {
@@ -118,12 +175,14 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(c_int::from(code)) }
 }
 
-/// Closes all file descriptors but stdin, stdout and stderr. To be called before
-/// this program has opened any, or when it will never use nor drop one of them: by
-/// a process that ends with `exit_now`. (close_range(2))
-pub fn close_inherited_files() -> io::Result<()> {
-    // SAFETY: takes no pointer; and no value of this program that owns one of the
-    // descriptors is used or dropped afterwards: see above.
+/// Closes all file descriptors but stdin, stdout and stderr. (close_range(2))
+///
+/// # Safety
+///
+/// No value of this program that owns one of them may be used or dropped afterwards. So it is
+/// for a program that has opened none yet, or that ends with [`exit_now`].
+pub unsafe fn close_inherited_files() -> io::Result<()> {
+    // SAFETY: takes no pointer; for the descriptors the caller answers.
     match unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

@@ -17,10 +17,11 @@
 //! | 10 | `doctor` | Can I explain the architecture clearly? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
-//! world. [`plan`] says what it shall be, [`command`] becomes the command, [`wait`]
-//! waits for it. [`kernel`] holds the few system calls that no library wraps, [`files`]
-//! reads and writes what the kernel shows as files, [`explain`] is the narration, [`stream`]
-//! the one way to write to stdout and stderr, [`error`] has the exit codes.
+//! world. [`plan`] says what it shall be, [`inherited`] what of its caller stays with it,
+//! [`command`] becomes the command, [`report`] tells whether it did, [`wait`] waits for it.
+//! [`kernel`] holds the few system calls that no library wraps, [`files`] reads and writes
+//! what the kernel shows as files, [`explain`] is the narration, [`stream`] the one way to
+//! write to stdout and stderr, [`error`] has the exit codes.
 
 pub mod cli;
 pub mod command;
@@ -29,8 +30,10 @@ pub mod error;
 pub mod explain;
 mod fault;
 pub mod files;
+pub mod inherited;
 pub mod kernel;
 pub mod plan;
+pub mod report;
 pub mod stream;
 pub mod wait;
 

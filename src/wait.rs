@@ -108,7 +108,6 @@ pub fn lock(file: &File, shared: bool, patience: Option<Duration>, what: &str) -
 /// The signals that reach the runtime, held back to be read at a moment of our
 /// own choosing instead of interrupting at any.
 pub struct Signals {
-    before: SigSet,
     pending: SignalFd,
 }
 
@@ -116,7 +115,8 @@ impl Signals {
     /// Blocks every signal that could end the runtime before it has cleaned up.
     ///
     /// Not blocked: faults, which are bugs and happen at once, and the signals
-    /// that stop a job in the background which wants the terminal.
+    /// that stop a job in the background which wants the terminal. Nor what the caller has
+    /// the runtime ignore: `nohup tiny-docker run …` outlives its terminal.
     pub fn block() -> Result<Signals> {
         // Whoever started us may have had SIGCHLD ignored, and that is inherited;
         // the kernel would then reap the child itself and its exit code be lost.
@@ -126,19 +126,28 @@ impl Signals {
         for signal in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGTTIN, SIGTTOU] {
             blocked.remove(signal);
         }
-        let before =
-            blocked.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).context("block signals")?;
+        // A blocked signal is kept even if it is ignored.
+        for signal in ENDING.into_iter().filter(|signal| kernel::is_ignored(*signal)) {
+            blocked.remove(signal);
+        }
+        blocked.thread_set_mask().context("block signals")?;
         let pending = SignalFd::with_flags(&blocked, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("signalfd")?;
-        Ok(Signals { before, pending })
+        Ok(Signals { pending })
     }
 
-    /// Child, before exec: signals as they were before the runtime, for the
-    /// mask survives an exec. SIGPIPE too: Rust ignores it at start, and a
-    /// `yes | head` would never end.
-    pub fn restore(&self) -> Result<()> {
-        kernel::reset_signal(Signal::SIGPIPE).context("reset SIGPIPE")?;
-        self.before.thread_set_mask().context("restore the signal mask")
+    /// Parent, before its cleanup. Whoever tells the runtime to end now has what is wanted; but
+    /// whoever does it twice does not want to wait, and the second one ends it where it is.
+    pub fn let_the_second_end_us(&self) -> Result<()> {
+        let hear_no_more: Vec<Signal> =
+            ENDING.into_iter().filter(|signal| !kernel::is_ignored(*signal)).collect();
+        let blocked = SigSet::thread_get_mask().context("read the signal mask")?;
+        // If they are not blocked any more, the first one has come: see `ended_by`.
+        if hear_no_more.iter().any(|signal| blocked.contains(*signal)) {
+            kernel::let_the_second_act(&hear_no_more).context("sigaction")?;
+            SigSet::from_iter(ENDING).thread_unblock().context("unblock signals")?;
+        }
+        Ok(())
     }
 
     /// Waits for the next one.
@@ -247,6 +256,12 @@ impl Child {
         }
     }
 
+    /// How a child ended that is about to; `None`: it does not end.
+    pub fn reap_soon(&mut self) -> Result<Option<ExitStatus>> {
+        let ended = readable(&self.pidfd, Some(PATIENCE), "the container's first process to end")?;
+        if ended { self.reap().map(Some) } else { Ok(None) }
+    }
+
     fn reap(&mut self) -> Result<ExitStatus> {
         let describe = || ("waitid(P_PIDFD, …, WEXITED)".into(), "wait $!; echo $?".into());
         let status = step(1, describe, || kernel::reap(self.pidfd.as_fd()))?;
@@ -259,7 +274,9 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
             let _ = kill(self.pid, Signal::SIGKILL);
-            let _ = kernel::reap(self.pidfd.as_fd());
+            // One that the kernel cannot end yet is left behind as a zombie, and ours no more
+            // than until this process ends.
+            let _ = self.reap_soon();
         }
     }
 }

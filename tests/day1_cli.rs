@@ -197,39 +197,6 @@ fn task3_the_exit_code_arrives_also_where_sigchld_is_ignored() {
 
 #[test]
 #[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
-fn task3_the_command_starts_with_the_signals_of_whoever_ran_it() {
-    let world = World::new();
-    // Blocked and ignored signals survive an exec. Rust ignores SIGPIPE, and the
-    // runtime blocks nearly all: none of that is the command's business.
-    let grep = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"];
-    // One bit a signal. Those above 31 are real-time signals, some of them the
-    // C library's own.
-    let masks = |output: Vec<u8>| -> Vec<u64> {
-        let text = String::from_utf8(output).unwrap();
-        text.lines().map(|line| u64::from_str_radix(&line[8..], 16).unwrap() & 0x7fff_ffff).collect()
-    };
-    let direct = masks(std::process::Command::new(grep[0]).args(&grep[1..]).output().unwrap().stdout);
-    let assert = world.tiny_docker(["run"].iter().chain(&grep)).assert().success();
-    let commands = masks(assert.get_output().stdout.clone());
-    assert_eq!(
-        commands, direct,
-        "the signals that are blocked, and ignored (bit n-1 is signal n): the command's, and those of who ran it"
-    );
-    assert_eq!(direct.len(), 2);
-    world.tiny_docker(["run", "sh", "-c", "yes | head -n 1"]).assert().success().stdout("y\n");
-}
-
-#[test]
-#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
-fn task3_the_command_does_not_outlive_a_runtime_that_was_killed() {
-    let world = World::new();
-    let mut running = world.start(["run", "sh", "-c", "echo ready; exec sleep 1000"]);
-    running.line();
-    running.ends_with_its_runtime();
-}
-
-#[test]
-#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
 fn task3_explain_narrates_both_processes_and_changes_nothing_else() {
     let world = World::new();
     let narrated = contains("parent  clone3").and(contains("child   execve")).and(contains("parent  waitid"));
@@ -239,4 +206,114 @@ fn task3_explain_narrates_both_processes_and_changes_nothing_else() {
         .code(7)
         .stdout("hello\n")
         .stderr(narrated);
+}
+
+// What a command inherits, and what it does not: the table in the chapter.
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_the_command_does_not_outlive_a_runtime_that_was_killed() {
+    let world = World::new();
+    let mut running = world.start(["run", "sh", "-c", "echo ready; exec sleep 1000"]);
+    running.line();
+    running.ends_with_its_runtime();
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_a_command_that_never_ran_is_an_error_whenever_its_process_was_killed() {
+    let world = World::new();
+    let mut killed = 0;
+    for moment in 1.. {
+        let mut command = world.tiny_docker(["run", "sh", "-c", "echo it runs; exit 7"]);
+        let output = command.env("TINY_DOCKER_DIE_AT", format!("child:{moment}")).output().unwrap();
+        if output.status.code() == Some(7) {
+            break;
+        }
+        let said = common::said(&output);
+        assert_eq!(output.status.code(), Some(125), "killed before its operation {moment}; {said}");
+        assert!(said.contains("before its command ran") && !said.contains("it runs"), "{said}");
+        killed += 1;
+    }
+    assert!(killed > 2, "the child was killed only {killed} times before it was the command");
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_a_signal_ends_a_run_that_has_not_started_yet() {
+    let world = World::new();
+    // SIGHUP is left out: under nohup it is ignored, by the runtime too.
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT] {
+        // Its child hangs before its second operation.
+        let mut running = world.start_with([("TINY_DOCKER_HANG_AT", "child:2")], ["run", "echo", "it runs"]);
+        common::until("there is a child", || !common::children_of(running.runtime().as_raw()).is_empty());
+        running.signal_runtime(signal);
+        assert_eq!(running.ended(), 128 + signal as i32, "ended by {signal}");
+        assert_eq!(running.rest(), "", "what the command wrote");
+    }
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_every_signal_has_its_default_action_and_none_is_blocked() {
+    let world = World::new();
+    // As after a script's `&`, `trap '' TERM`, under nohup; and Rust itself ignores SIGPIPE.
+    let script =
+        "exec env --ignore-signal --block-signal \"$0\" run grep -E '^Sig(Blk|Ign)' /proc/self/status";
+    let nothing = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n";
+    world.called_by(script).assert().success().stdout(nothing);
+    world.tiny_docker(["run", "sh", "-c", "yes | head -n 1"]).assert().success().stdout("y\n");
+}
+
+// https://github.com/containerd/nerdctl/issues/2684
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_the_umask_is_022_whatever_the_callers_is() {
+    let world = World::new();
+    for mask in ["077", "000"] {
+        let script = format!("umask {mask}; exec \"$0\" run sh -c umask");
+        world.called_by(&script).assert().success().stdout("0022\n");
+    }
+}
+
+// https://github.com/containers/conmon/issues/263
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_the_kernel_may_kill_it_for_memory_also_if_not_its_caller() {
+    let world = World::new();
+    // To protect oneself takes a privilege.
+    let scores = if nix::unistd::geteuid().is_root() { &["500", "-1000"][..] } else { &["500"][..] };
+    for score in scores {
+        let script =
+            format!("echo {score} >/proc/self/oom_score_adj; exec \"$0\" run cat /proc/self/oom_score_adj");
+        world.called_by(&script).assert().success().stdout("0\n");
+    }
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_the_callers_session_keyring_stays_with_the_caller() {
+    let world = World::new();
+    let mut command = std::process::Command::new(common::binary());
+    command.args(["run", "cat", "/proc/keys"]).current_dir(world.dir());
+    // SAFETY: only system calls between fork and exec.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, common::session_key_for_its_holder) };
+    assert_cmd::Command::from_std(command).assert().success().stdout(contains("tiny-docker-test").not());
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_addresses_are_random_also_if_the_callers_are_not() {
+    let world = World::new();
+    let script = "exec setarch -R \"$0\" run cat /proc/self/personality";
+    world.called_by(script).assert().success().stdout("00000000\n");
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_what_the_caller_is_limited_to_passes_on() {
+    let world = World::new();
+    let limited = "ulimit -n 77; exec nice -n 7 setpriv --no-new-privs \"$0\" run sh -c";
+    let script = format!("{limited} 'ulimit -n; nice; grep NoNewPrivs: /proc/self/status'");
+    world.called_by(&script).assert().success().stdout("77\n7\nNoNewPrivs:\t1\n");
 }

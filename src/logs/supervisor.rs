@@ -29,7 +29,8 @@ pub fn detach(id: &str) -> Result<Ready> {
     // ANCHOR: day5_task3_detach_solution
     let (ready, announce) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let describe = || ("clone3(no flags): the supervisor".into(), "setsid … &".into());
-    match step(DAY, describe, || kernel::clone3(nix::sched::CloneFlags::empty(), None))? {
+    // SAFETY: no thread has been started yet: that comes with the pumps.
+    match step(DAY, describe, || unsafe { kernel::clone3(nix::sched::CloneFlags::empty(), None) })? {
         Clone::Child => {
             drop(ready);
             // Out of the session: no Ctrl-C and no hangup of the user's terminal

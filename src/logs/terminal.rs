@@ -121,7 +121,8 @@ impl RawMode {
         let (released, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
         let describe =
             || ("clone3(no flags): a guard for the terminal".into(), "trap 'stty sane' EXIT".into());
-        let guard = match step(DAY, describe, || kernel::clone3(CloneFlags::empty(), None))? {
+        // SAFETY: the pumps, this process's other threads, are not started yet.
+        let guard = match step(DAY, describe, || unsafe { kernel::clone3(CloneFlags::empty(), None) })? {
             Clone::Child => give_back(released, &before),
             Clone::Parent(_, guard) => guard,
         };
@@ -149,7 +150,8 @@ impl Drop for RawMode {
 fn give_back(released: OwnedFd, before: &Termios) -> ! {
     // Nothing else stays open here, least of all the container's lock.
     let _ = dup2_stdout(&released);
-    let _ = kernel::close_inherited_files();
+    // SAFETY: this process ends with exit_now, and uses none of them until then.
+    let _ = unsafe { kernel::close_inherited_files() };
     // By then the shell may have the terminal again, and this process be in the
     // background: it is not to be stopped for what it does there. (SIGTTOU)
     let _ = SigSet::all().thread_block();

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
+use crate::inherited::UMASK;
 use crate::kernel;
 
 use self::mount::{Dir, Flags, HARMLESS, READ_ONLY, attach, bind, mount, take};
@@ -70,8 +71,7 @@ impl Mechanism for Rootfs {
         if container.plan.read_only {
             make_root_read_only(&root)?;
         }
-        // Docker's, whatever the host's is.
-        umask(Mode::S_IWGRP | Mode::S_IWOTH);
+        umask(UMASK);
         // Later days mount in these: by descriptor too.
         container.parts.sys = Some(sys.into());
         container.parts.dev = Some(dev.into());

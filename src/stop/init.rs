@@ -70,7 +70,8 @@ pub fn stay_behind(container: &Container) -> Result<()> {
     // ANCHOR: day6_task4_stay_behind_solution
     let (go, going) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let describe = || ("clone3(no flags): PID 1 stays behind as init".into(), "tini -- …".into());
-    match step(DAY, describe, || kernel::clone3(CloneFlags::empty(), None))? {
+    // SAFETY: the child has one thread, as every child of clone3.
+    match step(DAY, describe, || unsafe { kernel::clone3(CloneFlags::empty(), None) })? {
         Clone::Child => {
             // Until the exec has closed the other end: no command without its init.
             drop(going);

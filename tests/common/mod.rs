@@ -79,10 +79,26 @@ impl World {
         command
     }
 
+    /// What a shell does with `script`, in which `$0` is `tiny-docker`.
+    pub fn called_by(&self, script: &str) -> Command {
+        let mut command = Command::new("bash");
+        command.current_dir(self.dir()).timeout(deadline()).args(["-c", script]).arg(binary());
+        command
+    }
+
     /// The same, left running: see [`Running`].
     pub fn start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
+        self.start_with([], args)
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with<const N: usize, S: AsRef<OsStr>>(
+        &self,
+        variables: [(&str, &str); N],
+        args: impl IntoIterator<Item = S>,
+    ) -> Running {
         let mut command = std::process::Command::new(binary());
-        command.current_dir(self.dir()).args(args);
+        command.current_dir(self.dir()).envs(variables).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut runtime = command.spawn().unwrap();
         let output = BufReader::new(runtime.stdout.take().unwrap());
@@ -97,14 +113,14 @@ impl World {
     /// What `ps -a` prints, without what it says on stderr.
     pub fn ps(&self) -> String {
         let output = self.tiny_docker(["ps", "-a"]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+        assert!(output.status.success(), "{}", said(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// What `inspect` says of a container.
     pub fn inspect(&self, container: &str) -> serde_json::Value {
         let output = self.tiny_docker(["inspect", container]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+        assert!(output.status.success(), "{}", said(&output));
         let array: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         array[0].clone()
     }
@@ -116,7 +132,7 @@ impl World {
         words.extend(flags);
         words.extend(["sh", "-c", script]);
         let output = self.tiny_docker(words).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+        assert!(output.status.success(), "{}", said(&output));
         String::from_utf8(output.stdout).unwrap().trim_end().to_string()
     }
 
@@ -142,7 +158,7 @@ impl World {
     /// removed. Returns how many operations there were.
     pub fn die_at_every_moment(&self, words: &[&str]) -> u32 {
         let unharmed = self.tiny_docker(words).output().unwrap();
-        assert!(matches!(unharmed.status.code(), Some(0 | 7)), "{unharmed:?}");
+        assert!(matches!(unharmed.status.code(), Some(0 | 7)), "{}", said(&unharmed));
         until("it has ended", || self.ps().contains("Exited (7)"));
         self.remove_all();
         let mut moments = 0;
@@ -150,7 +166,7 @@ impl World {
             for moment in 1.. {
                 let mut command = self.tiny_docker(words);
                 let output = command.env("TINY_DOCKER_DIE_AT", format!("{who}:{moment}")).output().unwrap();
-                let place = format!("killed at {who}:{moment}: {output:?}");
+                let place = format!("killed at {who}:{moment}: {}", said(&output));
                 // `run -d` returns before its supervisor is at its end.
                 until("its supervisor is gone", || {
                     reap_orphans();
@@ -259,6 +275,13 @@ impl Running {
         let (reader, _) = std::io::pipe().unwrap();
         // What is left of the pipe is one whose other end is closed.
         self.output = BufReader::new(std::os::fd::OwnedFd::from(reader).into());
+    }
+
+    /// All that the command still writes to stdout. It must have ended, or be about to.
+    pub fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        rest
     }
 
     /// Where the command's stdin comes from.
@@ -429,6 +452,38 @@ pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
     while !happened() {
         assert!(start.elapsed() < deadline(), "still waiting until {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How a program ended and what it said, for a person to read.
+pub fn said(output: &std::process::Output) -> String {
+    let text = |bytes: &[u8]| match String::from_utf8_lossy(bytes).trim_end() {
+        "" => " nothing".to_string(),
+        text => format!("\n  {}", text.replace('\n', "\n  ")),
+    };
+    let ended = match (output.status.code(), output.status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (_, Some(signal)) => format!("killed by signal {signal}"),
+        _ => output.status.to_string(),
+    };
+    format!("{ended}; stdout:{}\nstderr:{}", text(&output.stdout), text(&output.stderr))
+}
+
+/// Gives the calling process a session keyring, with a key in it that only who possesses
+/// the keyring may even see. (keyrings(7), "Key rights")
+pub fn session_key_for_its_holder() -> std::io::Result<()> {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    const SETPERM: i32 = 5;
+    const POSSESSOR_ALL: u32 = 0x3f00_0000;
+    const SESSION_KEYRING: i32 = -3;
+    let check = |result| nix::errno::Errno::result(result).map_err(std::io::Error::from);
+    let (kind, name) = (c"user", c"tiny-docker-test");
+    // SAFETY: the kernel reads two strings that end with a NUL, and one byte.
+    unsafe {
+        check(libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<u8>(), 0, 0, 0))?;
+        let (kind, name) = (kind.as_ptr(), name.as_ptr());
+        let key = check(libc::syscall(libc::SYS_add_key, kind, name, kind, 1, SESSION_KEYRING))?;
+        check(libc::syscall(libc::SYS_keyctl, SETPERM, key, POSSESSOR_ALL, 0, 0)).map(drop)
     }
 }
 
@@ -608,7 +663,7 @@ fn interfaces() -> BTreeSet<String> {
 
 fn nft_rules() -> BTreeSet<String> {
     let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
-    assert!(output.status.success(), "nft list ruleset: {output:?}");
+    assert!(output.status.success(), "nft list ruleset: {}", said(&output));
     lines(&String::from_utf8_lossy(&output.stdout))
 }
 

@@ -1,0 +1,106 @@
+//! Day 1, the child: what it inherited from whoever called the runtime.
+//!
+//! A child is a copy of its parent, and execve(2) keeps most of what is left ("Effect on
+//! process attributes"). So a command would behave differently depending on who started
+//! it: a script that ignores SIGINT, a login shell with a umask of 077, a daemon that the
+//! kernel may never kill. The rule, on every day:
+//!
+//! - **What changes how a program behaves, or is the caller's secret, starts afresh**, in
+//!   [`start_afresh`] and [`hear_signals_again`].
+//! - **What the caller is limited to passes on**, for to lift a restriction is not ours:
+//!   resource limits, nice value, scheduling policy, processors, I/O priority, memory policy,
+//!   no_new_privs, seccomp filters, securebits, capabilities. (Day 7 and day 15 add limits.)
+//!
+//! Open files are closed at the very start (`container::run`), the environment is day 3's.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
+
+use crate::error::Result;
+use crate::explain::step;
+use crate::kernel;
+use crate::wait::SIGRTMAX;
+
+/// The umask of every command, and of the runtime itself: what is made has the mode that the
+/// program asks for, less the right of others to write. It is what Docker has.
+pub const UMASK: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
+
+// ANCHOR: start_afresh
+/// Gives this process a life of its own, before anything of the container is made: what its
+/// signals do, its umask, execution domain, session keyring and oom_score_adj.
+pub fn start_afresh() -> Result<()> {
+    // ANCHOR: day1_task4_start_afresh_solution
+    reset_signals()?;
+    step(1, || ("umask(022)".into(), "umask 022".into()), || Ok::<_, Errno>(umask(UMASK)))?;
+    // `setarch -R` turns address randomisation off, and exec keeps that. (personality(2))
+    let describe = || ("personality(PER_LINUX)".into(), "setarch \"$(uname -m)\" …".into());
+    step(1, describe, || kernel::set_personality(0))?;
+    new_session_keyring()?;
+    may_be_killed_for_memory()
+    // ANCHOR_END: day1_task4_start_afresh_solution
+}
+// ANCHOR_END: start_afresh
+
+/// Every signal does again what it does by default. A caller may have it ignored, and that
+/// survives an exec: SIGINT and SIGQUIT after a script's `&`, SIGHUP under nohup.
+/// (signal(7), "Signal dispositions")
+fn reset_signals() -> Result<()> {
+    // SIGPIPE later: until then a write to a pipe that nobody reads shall be an error, as
+    // everywhere in Rust. The other two cannot be changed.
+    let spared = [libc::SIGPIPE, libc::SIGKILL, libc::SIGSTOP];
+    let describe = || ("sigaction(1…64, SIG_DFL)".into(), "env --default-signal …".into());
+    step(1, describe, || {
+        (1..=SIGRTMAX).filter(|signal| !spared.contains(signal)).try_for_each(kernel::reset_signal_number)
+    })
+}
+
+/// Leaves the caller's session keyring for an empty one: tokens of Kerberos, keys of
+/// encrypted directories and whatever else the login put there are not the container's.
+/// (session-keyring(7))
+fn new_session_keyring() -> Result<()> {
+    let describe = || ("keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)".into(), "keyctl session".into());
+    step(1, describe, || match kernel::join_new_session_keyring() {
+        // A kernel without keyrings; or a seccomp filter, such as Docker's, that does not let
+        // anybody in here reach them: the command inherits it, and cannot either.
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        outcome => outcome,
+    })
+}
+
+/// Sets oom_score_adj to 0. With the caller's -1000 (sshd's, systemd's) the kernel may not
+/// kill what exceeds a memory limit, and it would hang. A positive one may stay: to lower
+/// it takes a privilege, and it harms nobody but the container. (proc_pid_oom_score_adj(5))
+fn may_be_killed_for_memory() -> Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let describe = || (format!("write 0 > {FILE}"), format!("echo 0 >{FILE}"));
+    step(1, describe, || {
+        let written = OpenOptions::new().write(true).open(FILE).and_then(|mut file| file.write_all(b"0"));
+        match written {
+            Err(error) if is_negative(FILE) => Err(error),
+            _ => Ok(()),
+        }
+    })
+}
+
+fn is_negative(file: &str) -> bool {
+    std::fs::read(file).is_ok_and(|text| text.starts_with(b"-"))
+}
+
+// ANCHOR: hear_signals_again
+/// The last of it, just before exec: no signal is blocked any more, as nearly all are in the
+/// runtime, and SIGPIPE is not ignored, as in every Rust program. A command would inherit
+/// both: deaf to Ctrl-C, and a `yes | head` that never ends. (sigprocmask(2), signal(7))
+pub fn hear_signals_again() -> Result<()> {
+    // ANCHOR: day1_task4_hear_signals_again_solution
+    let describe = || ("sigprocmask(SIG_SETMASK, none)".into(), "env --default-signal=PIPE …".into());
+    step(1, describe, || {
+        kernel::reset_signal(Signal::SIGPIPE)?;
+        SigSet::empty().thread_set_mask()
+    })
+    // ANCHOR_END: day1_task4_hear_signals_again_solution
+}
+// ANCHOR_END: hear_signals_again
