@@ -671,10 +671,14 @@ fn operate(world: &World, random: &mut Random) {
         "about to start",
         "such process",
         "supervisor was killed",
-        "sent no terminal",
+        "before its command ran",
     ];
     let fine = output.status.success() || reasons.iter().any(|reason| stderr.contains(reason));
-    assert!(fine && !stderr.contains("panicked") && !stderr.contains("skipped"), "{words:?}: {output:?}");
+    assert!(
+        fine && !stderr.contains("panicked") && !stderr.contains("skipped"),
+        "{words:?}: {}",
+        common::said(&output)
+    );
 }
 
 /// Numbers that are random enough, and the same each time. (xorshift)
