@@ -95,12 +95,12 @@ fn is_negative(file: &str) -> bool {
 /// runtime, and SIGPIPE is not ignored, as in every Rust program. A command would inherit
 /// both: deaf to Ctrl-C, and a `yes | head` that never ends. (sigprocmask(2), signal(7))
 pub fn hear_signals_again() -> Result<()> {
-    // ANCHOR: day1_task4_hear_signals_again_solution
+    // ANCHOR: day1_task3_hear_signals_again_solution
     let describe = || ("sigprocmask(SIG_SETMASK, none)".into(), "env --default-signal=PIPE …".into());
     step(1, describe, || {
         kernel::reset_signal(Signal::SIGPIPE)?;
         SigSet::empty().thread_set_mask()
     })
-    // ANCHOR_END: day1_task4_hear_signals_again_solution
+    // ANCHOR_END: day1_task3_hear_signals_again_solution
 }
 // ANCHOR_END: hear_signals_again
