@@ -188,7 +188,7 @@ impl Cli {
         if self.explain {
             explain::turn_on();
         }
-        // Whatever is made from here on has the mode that the code says, whoever calls.
+        // What is made from here on, by us and by the command, has the same mode whoever calls.
         umask(UMASK);
         match self.command {
             Command::Run(run) => run.execute(),

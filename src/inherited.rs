@@ -11,31 +11,31 @@
 //!   resource limits, nice value, scheduling policy, processors, I/O priority, memory policy,
 //!   no_new_privs, seccomp filters, securebits, capabilities. (Day 7 and day 15 add limits.)
 //!
-//! Open files are closed at the very start (`container::run`), the environment is day 3's.
+//! The umask is set and open files are closed at the very start (`main`, `container::run`), for
+//! they concern the runtime too. The environment is day 3's.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::Mode;
 
 use crate::error::Result;
 use crate::explain::step;
 use crate::kernel;
 use crate::wait::SIGRTMAX;
 
-/// The umask of every command, and of the runtime itself: what is made has the mode that the
-/// program asks for, less the right of others to write. It is what Docker has.
+/// The umask of every command, as with Docker, and of the runtime itself: others may not
+/// write to what is made. (umask(2))
 pub const UMASK: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
 
 // ANCHOR: start_afresh
 /// Gives this process a life of its own, before anything of the container is made: what its
-/// signals do, its umask, execution domain, session keyring and oom_score_adj.
+/// signals do, its execution domain, session keyring and oom_score_adj.
 pub fn start_afresh() -> Result<()> {
     // ANCHOR: day1_task4_start_afresh_solution
     reset_signals()?;
-    step(1, || ("umask(022)".into(), "umask 022".into()), || Ok::<_, Errno>(umask(UMASK)))?;
     // `setarch -R` turns address randomisation off, and exec keeps that. (personality(2))
     let describe = || ("personality(PER_LINUX)".into(), "setarch \"$(uname -m)\" …".into());
     step(1, describe, || kernel::set_personality(0))?;

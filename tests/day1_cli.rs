@@ -214,7 +214,7 @@ fn task3_explain_narrates_both_processes_and_changes_nothing_else() {
 #[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
 fn task4_the_command_does_not_outlive_a_runtime_that_was_killed() {
     let world = World::new();
-    let mut running = world.start(["run", "sh", "-c", "echo ready; exec sleep 1000"]);
+    let mut running = world.start(["run", "sh", "-c", "trap '' TERM; echo ready; exec sleep 1000"]);
     running.line();
     running.ends_with_its_runtime();
 }
