@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use assert_cmd::assert::Assert;
-use common::{AtTerminal, World, alive, busybox, is_pending, pid, processes, supervisor, until};
+use common::{AtTerminal, World, alive, busybox, is_pending, pid, processes, state, supervisor, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use predicates::prelude::*;
@@ -101,27 +101,21 @@ fn task1_a_stopped_runtime_goes_on_and_says_so_to_the_command() {
     let script = "trap 'echo stop' TSTP; trap 'echo go on' CONT; echo ready; while :; do sleep 0.02; done";
     let mut running = world.start(words(&[], script));
     assert_eq!(running.line(), "ready");
-    let state = || state(running.runtime());
+    let now = || state(running.runtime());
     running.signal_runtime(Signal::SIGTSTP);
     until("the runtime is stopped", || {
-        assert_ne!(state(), 'Z', "it has ended");
-        state() == 'T'
+        assert_ne!(now(), 'Z', "it has ended");
+        now() == 'T'
     });
     // A SIGCONT discards a SIGTSTP that still waits to be taken. (signal(7))
     until("the command has taken SIGTSTP", || !is_pending(running.command(), Signal::SIGTSTP));
     running.signal_runtime(Signal::SIGCONT);
-    until("the runtime goes on", || state() != 'T');
+    until("the runtime goes on", || now() != 'T');
     // Both at once, as far as it can tell: the order is the shell's own.
     let told: BTreeSet<String> = [running.line(), running.line()].into();
     assert_eq!(told, ["stop", "go on"].map(String::from).into());
     running.signal_command(Signal::SIGKILL);
     assert_eq!(running.ended(), 137);
-}
-
-/// R, S, T and so on. (proc_pid_stat(5))
-fn state(pid: Pid) -> char {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
 }
 
 #[test]
@@ -209,6 +203,119 @@ fn task2_of_several_each_is_stopped_or_reported() {
     tiny_docker(&world, &["ps", "-q"]).stdout(is_empty());
     tiny_docker(&world, &["stop"]).code(2);
     tiny_docker(&world, &["stop", "-t", "soon", "one"]).code(2).stderr(contains("soon"));
+}
+
+// https://github.com/moby/moby/issues/24724
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_several_are_stopped_at_once() {
+    let world = World::new();
+    let names = ["one", "two", "three"];
+    for name in names {
+        detach(&world, &["--name", name], DEAF);
+    }
+    tiny_docker(&world, &["stop", "-t", "4", "one", "two", "three"]).success().stdout("one\ntwo\nthree\n");
+    // One after the other they would end four seconds apart.
+    let mut ends = names.map(|name| {
+        let end = world.inspect(name)["finished_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        end.as_millisecond()
+    });
+    ends.sort();
+    assert!(ends[2] - ends[0] < 3500, "they ended at {ends:?}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_one_that_keeps_us_waiting_keeps_none_of_the_others_waiting() {
+    let world = World::new();
+    for command in [&["stop"][..], &["kill"]] {
+        // Its `run` sees nothing of its end as long as it is stopped.
+        let mut held = world.start(words(&["--name", "held"], GRACEFUL));
+        held.line();
+        held.signal_runtime(Signal::SIGSTOP);
+        detach(&world, &["--name", "two"], GRACEFUL);
+        let second = pid(&world, "two");
+        let mut waiting = world.start([command, &["held", "nosuch", "two"]].concat());
+        until("two has ended, though it is not the first", || !alive(second));
+        held.signal_runtime(Signal::SIGCONT);
+        // In the order given, all the same.
+        assert_eq!((waiting.line(), waiting.line()), ("held".into(), "two".into()), "{command:?}");
+        assert_eq!(waiting.ended(), 1, "{command:?}");
+        held.ended();
+        world.remove_all();
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_timeout_of_any_length_is_waited_for() {
+    let world = World::new();
+    // The last one is the longest that fits; and a negative one is as long as it takes.
+    for timeout in ["-1", "-9223372036854775808", "4294967296", "9223372036854775807"] {
+        let id = detach(&world, &[], GRACEFUL);
+        tiny_docker(&world, &["stop", "-t", timeout, &id]).success().stderr(is_empty());
+        assert_eq!(world.inspect(&id)["exit_code"], 3, "{timeout}");
+    }
+    let id = detach(&world, &[], GRACEFUL);
+    tiny_docker(&world, &["stop", "-t", "9223372036854775808", &id]).code(2);
+    assert_eq!(world.inspect(&id)["status"], "running", "nothing was done");
+    world.remove_all();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_long_a_run_that_is_held_up_is_not_waited_for_without_end() {
+    let world = World::new();
+    let mut held = world.held_up("held");
+    thread::scope(|scope| {
+        for command in [&["stop", "-t", "1"][..], &["kill"], &["kill", "-s", "TERM"]] {
+            let world = &world;
+            scope.spawn(move || {
+                tiny_docker(world, &[command, &["held"]].concat())
+                    .code(1)
+                    .stderr(contains("held is about to start"));
+            });
+        }
+    });
+    // What waits can be told to end; wait itself waits for as long as it takes.
+    for command in ["wait", "stop", "kill"] {
+        let mut waiting = world.start([command, "held"]);
+        until("it waits", || common::asleep(waiting.runtime()).as_deref() == Some("tiny-docker"));
+        waiting.signal_runtime(Signal::SIGINT);
+        assert_eq!(waiting.ended(), -2, "{command}");
+    }
+    let mut waiting = world.start(["wait", "held"]);
+    held.signal_runtime(Signal::SIGCONT);
+    assert_eq!(waiting.line(), "0");
+    assert_eq!((waiting.ended(), held.ended()), (0, 0));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_long_what_cannot_die_yet_is_named() {
+    let world = World::new();
+    detach(&world, &["--name", "web"], "sleep 1000 & echo ready; exec sleep 1000");
+    let command = pid(&world, "web");
+    // Traced by this test, which does not fetch its exit code yet: so PID 1 of its namespace
+    // cannot end either. (pid_namespaces(7))
+    let traced = Pid::from_raw(common::children_of(command.as_raw())[0]);
+    // SAFETY: takes no pointer but null.
+    assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SEIZE, traced.as_raw(), 0, 0) }, 0);
+    let us = nix::unistd::gettid();
+    thread::scope(|scope| {
+        for command in [&["stop", "-t", "0"][..], &["kill"]] {
+            let world = &world;
+            scope.spawn(move || {
+                let what = contains("got SIGKILL")
+                    .and(contains(format!("process {traced}")))
+                    .and(contains(format!("traced by process {us}")));
+                tiny_docker(world, &[command, &["web"]].concat()).code(1).stderr(what);
+            });
+        }
+    });
+    nix::sys::wait::waitpid(traced, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
+    until("it has ended", || !alive(command));
+    tiny_docker(&world, &["rm", "-f", "web"]).success();
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! The mechanism of a run: its container gets an id and a record, which follows
 //! it from its first moment to its last.
 
+pub mod at_once;
+pub mod ending;
 pub mod output;
 pub mod pidfd;
 pub mod ps;

@@ -41,7 +41,8 @@ impl Process {
     /// Has it ended, now or `within` a time from now (`None`: however long it takes)?
     /// The handle becomes readable then. (pidfd_open(2))
     pub fn has_ended(&self, within: Option<Duration>) -> Result<bool> {
-        let until = within.map(|time| Instant::now() + time);
+        // A time that no clock reaches is none.
+        let until = within.and_then(|time| Instant::now().checked_add(time));
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());

@@ -7,14 +7,15 @@ pub mod init;
 pub mod signals;
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::unistd::Pid;
 
 use crate::container::{Container, Mechanism};
-use crate::error::{self, Result};
-use crate::metadata::output::print;
+use crate::error::Result;
+use crate::metadata::at_once::for_each_at_once;
+use crate::metadata::ending::must_end;
 use crate::metadata::pidfd::Process;
 use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
@@ -58,7 +59,7 @@ pub struct StopContainers {
     #[command(flatten)]
     state: State,
 
-    /// Seconds to wait before SIGKILL; negative: for ever
+    /// Seconds to wait before SIGKILL; negative: as long as it takes
     #[arg(
         short,
         long,
@@ -104,17 +105,14 @@ impl StopContainers {
     /// Prints those that do not run any more. Returns the exit code: 1 if one of
     /// them could not be stopped.
     pub fn execute(self) -> Result<u8> {
-        Ok(error::for_each(&self.containers, |word| {
-            self.stop(word)?;
-            print(&format!("{word}\n")).map(drop)
-        }))
+        Ok(for_each_at_once(&self.containers, |word| self.stop(word).map(|()| format!("{word}\n"))))
     }
 
     // ANCHOR: stop
     /// One that has ended already is stopped already.
     fn stop(&self, word: &str) -> Result<()> {
         // ANCHOR: day6_task2_stop_solution
-        let Some((record, process)) = running(&self.state, word)? else { return Ok(()) };
+        let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else { return Ok(()) };
         let patience = u64::try_from(self.timeout).ok().map(Duration::from_secs);
         process.signal(DAY, libc::SIGTERM)?;
         if !process.has_ended(patience)? {
@@ -129,8 +127,8 @@ impl StopContainers {
 impl Kill {
     /// Prints those that got the signal. Returns the exit code: 1 if one did not.
     pub fn execute(self) -> Result<u8> {
-        Ok(error::for_each(&self.containers, |word| {
-            let Some((record, process)) = running(&self.state, word)? else {
+        Ok(for_each_at_once(&self.containers, |word| {
+            let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else {
                 bail!("container {word} is not running; tiny-docker ps lists those that are");
             };
             if self.signal != libc::SIGKILL {
@@ -139,7 +137,7 @@ impl Kill {
                 kill_all(DAY, &self.state.dir(&record.id), &process)?;
                 recorded(&self.state, &record, &process)?;
             }
-            print(&format!("{word}\n")).map(drop)
+            Ok(format!("{word}\n"))
         }))
     }
 }
@@ -148,17 +146,14 @@ impl Wait {
     /// Prints a line for each, in the order given. Returns the exit code: 1 if
     /// one is unknown.
     pub fn execute(self) -> Result<u8> {
-        Ok(error::for_each(&self.containers, |word| {
-            let code = self.wait(word)?;
-            print(&format!("{code}\n")).map(drop)
-        }))
+        Ok(for_each_at_once(&self.containers, |word| self.wait(word).map(|code| format!("{code}\n"))))
     }
 
     // ANCHOR: wait
     fn wait(&self, word: &str) -> Result<u8> {
         // ANCHOR: day6_task3_wait_solution
         let id = self.state.find(word)?.id;
-        if let Some((_, process)) = running(&self.state, &id)? {
+        if let Some((_, process)) = running(&self.state, &id, None)? {
             process.has_ended(None)?;
         }
         // Whoever saw it end writes that down before it lets go of the container.
@@ -174,9 +169,12 @@ impl Wait {
 
 // ANCHOR: running
 /// The container that `word` means, and a handle on its process; `None` if it
-/// does not run. One that is about to start is waited for.
-fn running(state: &State, word: &str) -> Result<Option<(Record, Process)>> {
+/// does not run. One that is about to start is waited for, at most for `patience`
+/// (`None`: however long it takes).
+fn running(state: &State, word: &str, patience: Option<Duration>) -> Result<Option<(Record, Process)>> {
     let id = state.find(word)?.id;
+    let start = Instant::now();
+    let mut pause = A_MOMENT;
     loop {
         let record = state.read(&id)?;
         if let Some(process) = record.process()? {
@@ -185,7 +183,14 @@ fn running(state: &State, word: &str) -> Result<Option<(Record, Process)>> {
         if record.status != Status::Created || state.try_own(&id)?.is_some() {
             return Ok(None);
         }
-        sleep(A_MOMENT);
+        if patience.is_some_and(|patience| start.elapsed() > patience) {
+            bail!(
+                "container {word} is about to start, and was so for {} s: something holds up its `run`; end that process, or remove the container: tiny-docker rm -f {word}",
+                start.elapsed().as_secs()
+            );
+        }
+        sleep(pause);
+        pause = (pause * 2).min(A_MOMENT * 10);
     }
 }
 // ANCHOR_END: running
@@ -193,12 +198,7 @@ fn running(state: &State, word: &str) -> Result<Option<(Record, Process)>> {
 /// Waits until a container that got its last signal has ended, and whoever runs
 /// it has written that down.
 fn recorded(state: &State, record: &Record, process: &Process) -> Result<()> {
-    if !process.has_ended(Some(PATIENCE))? {
-        bail!(
-            "container {} got SIGKILL and is still there: the kernel has it do something that cannot be interrupted",
-            record.title()
-        );
-    }
+    must_end(record.title(), process)?;
     match state.own(&record.id) {
         Ok(_owner) => {}
         // `run --rm` does not write it down.

@@ -16,6 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
@@ -100,9 +101,7 @@ impl World {
         let mut command = std::process::Command::new(binary());
         command.current_dir(self.dir()).envs(variables).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut runtime = command.spawn().unwrap();
-        let output = BufReader::new(runtime.stdout.take().unwrap());
-        Running { runtime, output }
+        Running::new(command.spawn().unwrap())
     }
 
     /// Where this test's containers are remembered.
@@ -193,6 +192,26 @@ impl World {
         moments
     }
 
+    /// A `run` in the foreground that is held up before its command starts, once ps knows
+    /// its container.
+    pub fn held_up(&self, name: &str) -> Running {
+        let rootfs = busybox();
+        for moment in 1.. {
+            let mut command = std::process::Command::new(binary());
+            command.args(["run", "--name", name, "--rootfs", rootfs.to_str().unwrap(), "true"]);
+            command.env("TINY_DOCKER_STOP_AT", format!("parent:{moment}")).current_dir(self.dir());
+            let runtime = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut running = Running::new(runtime);
+            until("it is held up", || state(running.runtime()) == 'T');
+            if self.ps().contains("Created") {
+                return running;
+            }
+            running.signal_runtime(Signal::SIGKILL);
+            running.ended();
+        }
+        unreachable!()
+    }
+
     /// A root file system of this test's own, which it may spoil.
     pub fn copy_of_rootfs(&self, name: impl AsRef<Path>) -> PathBuf {
         let copy = self.dir().join(name);
@@ -253,13 +272,23 @@ pub struct Running {
 }
 
 impl Running {
+    fn new(mut runtime: Child) -> Running {
+        let output = BufReader::new(runtime.stdout.take().unwrap());
+        Running { runtime, output }
+    }
+
     /// The next line that the command writes to stdout, within [`deadline`].
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         if self.output.buffer().is_empty() {
             let mut fds = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
             let timeout = PollTimeout::try_from(deadline()).unwrap();
-            assert_eq!(poll(&mut fds, timeout), Ok(1), "it writes nothing, and does not end");
+            // The end of a child of this test interrupts it.
+            let mut ready = Err(Errno::EINTR);
+            while ready == Err(Errno::EINTR) {
+                ready = poll(&mut fds, timeout);
+            }
+            assert_eq!(ready, Ok(1), "it writes nothing, and does not end");
         }
         self.output.read_line(&mut line).unwrap();
         if line.is_empty() {
@@ -513,6 +542,12 @@ pub fn pid(world: &World, id: &str) -> Pid {
 pub fn supervisor(world: &World, id: &str) -> Pid {
     let pid = pid(world, id).as_raw();
     Pid::from_raw(processes().find(|(one, _)| *one == pid).unwrap().1)
+}
+
+/// R, S, T and so on. (proc_pid_stat(5))
+pub fn state(pid: Pid) -> char {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
 }
 
 /// Is this process alive, and not a zombie?
