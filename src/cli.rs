@@ -165,6 +165,8 @@ impl Run {
             Box::new(self.cgroups),
             #[cfg(feature = "day8-netns")]
             Box::new(self.netns),
+            #[cfg(feature = "day8-netns")]
+            Box::new(crate::netns::etc::EtcFiles::default()),
             #[cfg(all(feature = "day8-netns", not(feature = "day9-net")))]
             Box::new(crate::netns::NoBridgeYet),
             #[cfg(feature = "day9-net")]

@@ -5,10 +5,12 @@ mod common;
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
 
 use assert_cmd::assert::Assert;
-use common::{World, busybox, rootfs};
+use common::{HostFile, World, binary, busybox, rootfs};
 use predicates::prelude::*;
 use predicates::str::contains;
 
@@ -108,6 +110,147 @@ fn task1_the_record_says_which_network() {
         assert_eq!(world.inspect(network)["network"], network);
     }
     run(&world, &["--net", "wifi"], "true").code(2).stderr(contains("possible values: host, none"));
+}
+
+// https://github.com/containers/podman/issues/4626
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_its_own_name_and_localhost_are_in_etc_hosts() {
+    let world = World::new();
+    let host = world.dir().join("hosts");
+    fs::write(&host, b"127.0.0.1 localhost\n192.0.2.7 d\xe9j\xe0 # Latin-1, and no end of line").unwrap();
+    let _host = HostFile::replace("/etc/hosts", &host);
+    for (network, expected) in [
+        ("none", &b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\tbox\n"[..]),
+        // The host's network: the host's names, byte by byte, and its own.
+        (
+            "host",
+            b"127.0.0.1 localhost\n192.0.2.7 d\xe9j\xe0 # Latin-1, and no end of line\n127.0.1.1\tbox\n",
+        ),
+    ] {
+        let flags = ["--net", network, "--hostname", "box"];
+        run(&world, &flags, "cat /etc/hosts").success().stdout(expected);
+        run(&world, &flags, "cat /etc/hostname").success().stdout("box\n");
+        run(&world, &[&flags[..], &["--read-only"]].concat(), "cat /etc/hosts").success().stdout(expected);
+        run(&world, &[&flags[..], &["--read-only"]].concat(), "echo x >> /etc/hosts").code(1);
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_on_the_hosts_network_the_hosts_name_servers_are_asked() {
+    let world = World::new();
+    let file = world.dir().join("resolv.conf");
+    // 127.0.0.53 is on this network too.
+    let text = b"# \xfcber Umwege\nnameserver 127.0.0.53\nsearch example";
+    fs::write(&file, text).unwrap();
+    let _file = HostFile::replace("/etc/resolv.conf", &file);
+    run(&world, &["--net", "host"], "cat /etc/resolv.conf").success().stdout(&text[..]);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_host_file_that_is_no_file_holds_nobody_up() {
+    let world = World::new();
+    let fifo = world.dir().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Nobody will ever write into it.
+    let (_names, _hosts) =
+        (HostFile::replace("/etc/resolv.conf", &fifo), HostFile::replace("/etc/hosts", &fifo));
+    let seen = run(&world, &["--net", "host"], "cat /etc/resolv.conf; cat /etc/hosts");
+    seen.success().stdout(contains("127.0.0.1\tlocalhost\n"));
+}
+
+// https://github.com/containerd/nerdctl/issues/2684
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_the_files_of_etc_are_for_everybody_whatever_the_umask() {
+    let world = World::new();
+    let own = world.copy_of_rootfs("own");
+    for umask in ["077", "777", "000"] {
+        let _ = fs::remove_dir_all(own.join("etc"));
+        let script = format!(
+            "umask {umask}; exec {} run --net none --rootfs own -w / stat -c %a /etc /etc/hosts /etc/hostname",
+            binary().display()
+        );
+        let mut command = assert_cmd::Command::new("sh");
+        command.current_dir(world.dir()).args(["-c", &script]);
+        command.assert().success().stdout("755\n644\n644\n");
+        // What was made in the rootfs, for containers to come.
+        let mode = |path: &str| fs::metadata(own.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("etc"), mode("etc/hosts")), (0o755, 0o644), "umask {umask}");
+    }
+    let script = format!(
+        "umask 077; exec {} run --net host -u app --rootfs {} cat /etc/hosts",
+        binary().display(),
+        busybox().display()
+    );
+    let mut command = assert_cmd::Command::new("sh");
+    command.current_dir(world.dir()).args(["-c", &script]).assert().success().stdout(contains("localhost"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_what_is_written_to_etc_is_kept() {
+    let world = World::new();
+    let own = world.copy_of_rootfs("own");
+    let etc = own.join("etc");
+    for name in ["hostname", "hosts", "resolv.conf"] {
+        let _ = fs::remove_file(etc.join(name));
+    }
+    std::os::unix::fs::symlink("../run/systemd/resolve/stub-resolv.conf", etc.join("resolv.conf")).unwrap();
+    let run = |flags: &[&str], script: &str| {
+        let words = [&["run", "--rootfs", own.to_str().unwrap()], flags, &["sh", "-c", script]].concat();
+        world.tiny_docker(words).assert()
+    };
+    run(&["--net", "none", "--read-only"], "grep localhost /etc/hosts").success();
+    run(&["--net", "none"], "echo x > /etc/kept; echo 192.0.2.9 db >> /etc/hosts").success();
+    assert_eq!(fs::read_to_string(etc.join("kept")).unwrap(), "x\n");
+    // Something to mount on, and nothing of what a container was told or wrote there.
+    assert_eq!(fs::read(etc.join("hosts")).unwrap(), b"");
+    // A link is covered where it stands, and what it names is not made.
+    run(&["--net", "host"], "cat /etc/resolv.conf").success();
+    assert!(etc.join("resolv.conf").is_symlink() && !own.join("run").exists());
+    // One that leads out of the rootfs leads nowhere.
+    fs::rename(&etc, world.dir().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(world.dir().join("elsewhere"), &etc).unwrap();
+    fs::remove_file(world.dir().join("elsewhere/hosts")).unwrap();
+    run(&["--net", "none"], "true").code(125).stderr(contains("etc"));
+    assert!(!world.dir().join("elsewhere/hosts").exists());
+    // A directory in the way is named.
+    fs::remove_file(&etc).unwrap();
+    fs::create_dir_all(etc.join("hosts")).unwrap();
+    run(&["--net", "none"], "true").code(125).stderr(contains("/etc/hosts of the rootfs is a directory"));
+}
+
+// https://github.com/sosy-lab/benchexec/issues/1067
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_rootfs_that_cannot_be_written_gets_them_all_the_same() {
+    let world = World::new();
+    let own = world.copy_of_rootfs("own");
+    for name in ["hostname", "hosts", "resolv.conf"] {
+        let _ = fs::remove_file(own.join("etc").join(name));
+    }
+    let (none, flags) = (None::<&str>, nix::mount::MsFlags::MS_BIND);
+    nix::mount::mount(Some(&own), &own, none, flags, none).unwrap();
+    let remount = flags | nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY;
+    nix::mount::mount(none, &own, none, remount, none).unwrap();
+    let words = ["run", "--net", "none", "--rootfs", own.to_str().unwrap(), "sh", "-c"];
+    let seen = world.tiny_docker(words.iter().chain(&["cat /etc/hosts; grep app /etc/passwd"])).assert();
+    nix::mount::umount(&own).unwrap();
+    seen.success().stdout(contains("localhost").and(contains("home/app")));
+    assert!(!Path::new(&own).join("etc/hosts").exists());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_localhost_answers_by_its_name() {
+    let world = World::new();
+    let ask = "ping -c 1 localhost && ping -c 1 box";
+    for network in ["none", "host"] {
+        run(&world, &["--net", network, "--hostname", "box"], ask).success();
+    }
 }
 
 #[test]

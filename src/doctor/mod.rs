@@ -24,9 +24,9 @@ use crate::error::Result;
 use crate::metadata::output::print;
 use crate::metadata::record::Status;
 use crate::metadata::state::State;
+use crate::net::bridge::{check_ours, check_subnet_is_free, find_link, plugged_in};
 use crate::net::nat;
 use crate::net::subnet::Subnet;
-use crate::net::{check_ours, check_subnet_is_free, find_link, plugged_in};
 use crate::netns::netlink::Netlink;
 
 /// Check that this machine has what each day needs, and whether something was left behind
@@ -190,14 +190,14 @@ impl Doctor {
     }
 
     fn bridge(&self) -> Result<Found> {
-        let plan = self.subnet.plan()?;
+        let lan = self.subnet.lan()?;
         let netlink = Netlink::open()?;
-        let (name, network, bits) = (&plan.bridge, plan.network, plan.bits);
+        let (name, network, bits) = (&lan.bridge, lan.network, lan.bits);
         let Some(link) = find_link(&netlink, name)? else {
-            check_subnet_is_free(&plan, &netlink)?;
+            check_subnet_is_free(&lan, &netlink)?;
             return fine(format!("{name} and {network}/{bits} are free"));
         };
-        let index = check_ours(&plan, &link)?;
+        let index = check_ours(&lan, &link)?;
         match plugged_in(&netlink, index)? {
             0 => Ok(Found::Note(
                 format!("{name} is there, and no container on it"),

@@ -3,22 +3,20 @@
 //! For each address there is a file, and whoever has the file locked has the
 //! address: the `run` that waits for the container. The kernel drops the lock when
 //! that process dies, even by SIGKILL, and so gives the address back. (flock(2); the
-//! same idea as day 4's owner)
+//! same idea as day 4's owner) The files are opened under the network's lock alone.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Instant;
+use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::error::Result;
 use crate::explain::step;
 use crate::metadata::state::open_to_lock;
-use crate::net::subnet::Plan;
-use crate::wait::{A_MOMENT, PATIENCE};
+use crate::net::lock::{NetworkLock, make_private};
+use crate::net::subnet::Lan;
 
 const DAY: u8 = 9;
 
@@ -30,11 +28,6 @@ pub struct Lease {
     _lock: File,
 }
 
-/// Where the files are, in the state directory.
-pub fn files(root: &Path) -> PathBuf {
-    root.join("addresses")
-}
-
 /// The address that was given last, in the same directory.
 const LAST: &str = "last";
 
@@ -42,85 +35,73 @@ const LAST: &str = "last";
 /// Takes `wanted`, or else an address that nobody has: the next after the one that
 /// was given last, so that one that was just given back rests for a while. `in_use`
 /// says whether the kernel still has a cable for an address: it removes that of a
-/// container a moment after its end.
+/// container a moment after its end. Only if there is no other, one of those is given.
 pub fn lease(
-    root: &Path,
-    plan: &Plan,
+    lock: &NetworkLock,
+    lan: &Lan,
     wanted: Option<Ipv4Addr>,
-    in_use: impl Fn(Ipv4Addr) -> bool,
+    in_use: impl Fn(Ipv4Addr) -> Result<bool>,
 ) -> Result<Lease> {
     // ANCHOR: day9_task2_lease_solution
-    let dir = files(root);
-    DirBuilder::new().recursive(true).mode(0o700).create(&dir).with_context(|| format!("make {dir:?}"))?;
+    let dir = lock.addresses(&lan.bridge);
+    make_private(&dir)?;
     if let Some(address) = wanted {
-        return lease_this(&dir, plan, address, in_use);
+        return lease_this(&dir, address);
     }
-    let last = fs::read_to_string(dir.join(LAST)).ok().and_then(|text| text.parse().ok());
-    let last = last.unwrap_or(plan.gateway());
-    let after = plan.hosts().filter(|address| *address > last);
-    let in_turn: Vec<Ipv4Addr> = after.chain(plan.hosts().filter(|address| *address <= last)).collect();
-    let start = Instant::now();
-    loop {
-        let mut some_is_about_to_go = false;
-        for address in in_turn.iter().copied() {
-            let Some(lease) = try_lock(&dir, address)? else { continue };
-            if !in_use(address) {
-                // A hint, and no more: whether it is free, its lock says.
-                let _ = fs::write(dir.join(LAST), address.to_string());
-                return Ok(lease);
-            }
-            some_is_about_to_go = true;
+    let last = last_given(&dir).unwrap_or(lan.gateway());
+    let after = lan.hosts().filter(|address| *address > last);
+    let in_turn = after.chain(lan.hosts().filter(|address| *address <= last));
+    let mut about_to_go = None;
+    for address in in_turn {
+        let Some(lease) = try_lock(&dir, address)? else { continue };
+        if !in_use(address)? {
+            remember(&dir, address);
+            return Ok(lease);
         }
-        if !some_is_about_to_go || start.elapsed() > PATIENCE {
-            let (network, bits) = (plan.network, plan.bits);
-            bail!(
-                "all {} addresses of {network}/{bits} are in use; stop a container, or use a larger subnet: --subnet",
-                plan.hosts().count()
-            );
-        }
-        sleep(A_MOMENT);
+        about_to_go = about_to_go.or(Some(lease));
     }
+    let (network, bits, count) = (lan.network, lan.bits, lan.hosts().count());
+    about_to_go.with_context(|| {
+        format!("all {count} addresses of {network}/{bits} are in use; stop a container, or use a larger subnet: --subnet")
+    })
     // ANCHOR_END: day9_task2_lease_solution
 }
 // ANCHOR_END: lease
 
-/// Does anybody have an address?
-pub fn anybody_has_one(root: &Path) -> Result<bool> {
-    let dir = files(root);
-    for file in fs::read_dir(&dir).into_iter().flatten().flatten() {
-        let lock = File::open(file.path()).with_context(|| format!("open {:?}", file.path()))?;
-        if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
-            return Ok(true);
+/// The address that was given last, if one was.
+fn last_given(dir: &Path) -> Option<Ipv4Addr> {
+    String::from_utf8(fs::read(dir.join(LAST)).ok()?).ok()?.parse().ok()
+}
+
+/// It is a hint, and no more: whether an address is free, its lock says. So it does not
+/// matter whether this works.
+fn remember(dir: &Path, address: Ipv4Addr) {
+    let _ = fs::write(dir.join(LAST), address.to_string());
+}
+
+/// Does anybody have an address on `bridge`?
+pub fn anybody_has_one(lock: &NetworkLock, bridge: &str) -> Result<bool> {
+    let dir = lock.addresses(bridge);
+    let files = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        other => other.with_context(|| format!("read {dir:?}"))?,
+    };
+    for file in files {
+        let path = file.with_context(|| format!("read {dir:?}"))?.path();
+        let file = File::open(&path).with_context(|| format!("open {path:?}"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("lock {path:?}")),
         }
     }
     Ok(false)
 }
 
-fn lease_this(
-    dir: &Path,
-    plan: &Plan,
-    address: Ipv4Addr,
-    in_use: impl Fn(Ipv4Addr) -> bool,
-) -> Result<Lease> {
-    if !plan.has(address) {
-        let (network, bits, gateway) = (plan.network, plan.bits, plan.gateway());
-        bail!(
-            "--ip {address}: expected an address of {network}/{bits}, but not its first, its last, or {gateway}, the host's"
-        );
-    }
-    let Some(lease) = try_lock(dir, address)? else {
-        bail!(
-            "--ip {address}: another container has it; tiny-docker ps shows which. Stop that one, or leave --ip away"
-        );
-    };
-    let start = Instant::now();
-    while in_use(address) {
-        if start.elapsed() > PATIENCE {
-            bail!("--ip {address}: the interface {} is there, of no container of ours", plan.veth(address));
-        }
-        sleep(A_MOMENT);
-    }
-    Ok(lease)
+fn lease_this(dir: &Path, address: Ipv4Addr) -> Result<Lease> {
+    try_lock(dir, address)?.with_context(|| {
+        format!("--ip {address}: another container has it; tiny-docker ps shows which. Stop that one, or omit --ip")
+    })
 }
 
 // ANCHOR: try_lock

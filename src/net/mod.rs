@@ -10,36 +10,37 @@
 //! the host is the router between that switch and the world. (veth(4), ip-link(8))
 
 pub mod address;
+pub mod bridge;
 pub mod etc;
+pub mod lock;
 pub mod nat;
 pub mod network;
 pub mod nfnetlink;
 pub mod nftables;
 pub mod subnet;
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use nix::unistd::Pid;
-use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
-use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
-use crate::metadata::state::open_to_lock;
+use crate::netns::etc::{EtcFile, mount_all};
 use crate::netns::netlink::Netlink;
 use crate::plan::Network;
+use crate::wait::{A_MOMENT, PATIENCE, told_to_end};
 
 use self::address::Lease;
-use self::etc::EtcFile;
-use self::subnet::{Plan, Subnet, colons, hardware_address};
+use self::lock::NetworkLock;
+use self::subnet::{Lan, Subnet, colons, hardware_address};
 
 const DAY: u8 = 9;
 
@@ -67,7 +68,9 @@ pub struct Bridge {
 /// What this container has of the network.
 #[derive(Debug)]
 struct Connection {
-    plan: Plan,
+    lan: Lan,
+    /// To the kernel, for this process's namespace.
+    netlink: Netlink,
     /// The bridge's index.
     bridge: u32,
     lease: Lease,
@@ -83,22 +86,25 @@ impl Mechanism for Bridge {
             }
             return Ok(());
         }
-        // <root>/containers/<id>
-        let Some(root) = container.parts.dir.as_ref().and_then(|dir| dir.ancestors().nth(2)) else {
-            return Ok(());
-        };
         container.plan.ip = self.ip;
         container.plan.dns = self.dns.clone();
-        let plan = self.subnet.plan()?;
+        let lan = self.subnet.lan()?;
+        if let Some(address) = self.ip {
+            lan.check(address)?;
+        }
         let netlink = Netlink::open()?;
-        let bridge = ensure_network(root, &plan, &netlink)?;
-        // Not by if_nametoindex(3): for a name that no interface has, it makes the
-        // kernel look for a module of that name, by starting modprobe.
-        let in_use = |address| find_link(&netlink, &plan.veth(address)).is_ok_and(|link| link.is_some());
-        let lease = address::lease(root, &plan, self.ip, in_use)?;
+        let in_use = |address| Ok(bridge::find_link(&netlink, &lan.veth(address))?.is_some());
+        // One lock from the first look to the lease: `network rm` sees neither a bridge that
+        // nobody has yet an address on, nor ours half made.
+        let lock = NetworkLock::take()?;
+        let (bridge, lease) = bridge::ensure(&lan, &netlink, |bridge| {
+            Ok((bridge, address::lease(&lock, &lan, self.ip, in_use)?))
+        })?;
+        drop(lock);
+        wait_for_old_cable(&lan, lease.address, in_use)?;
         container.parts.address = Some(lease.address);
         let etc = etc::write(container, lease.address, &self.dns)?;
-        self.connection = Some(Connection { plan, bridge, lease, etc });
+        self.connection = Some(Connection { lan, netlink, bridge, lease, etc });
         Ok(())
     }
 
@@ -106,13 +112,14 @@ impl Mechanism for Bridge {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         // The child has its own copies.
         connection.etc.clear();
-        plug_in(&connection.plan, connection.bridge, connection.lease.address, child)
+        plug_in(&connection.lan, &connection.netlink, connection.bridge, connection.lease.address, child)?;
+        ignore_router_advertisements(&connection.lan.veth(connection.lease.address))
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        configure(&connection.plan, connection.lease.address)?;
-        etc::mount_all(container, connection.etc)
+        configure(&connection.lan, connection.lease.address)?;
+        mount_all(container, connection.etc)
     }
 
     fn cleanup(&mut self, _container: &mut Container) -> Result<()> {
@@ -125,177 +132,31 @@ impl Mechanism for Bridge {
 }
 // ANCHOR_END: mechanism
 
-// ANCHOR: ensure
-/// Makes sure that all that containers share is there: the bridge with its address,
-/// forwarding, NAT. One start at a time, since each looks first and then makes.
-/// Returns the bridge's index.
-fn ensure_network(root: &Path, plan: &Plan, netlink: &Netlink) -> Result<u32> {
-    let _lock = lock(root)?;
-    let bridge = match find_link(netlink, &plan.bridge)? {
-        Some(link) => check_ours(plan, &link)?,
-        None => {
-            check_subnet_is_free(plan, netlink)?;
-            make_bridge(plan, netlink)?
-        }
-    };
-    address_bridge(plan, netlink, bridge)?;
-    enable_forwarding()?;
-    nat::ensure(&plan.bridge, plan.network, plan.bits)?;
-    Ok(bridge)
-}
-// ANCHOR_END: ensure
-
-/// The lock on what containers share. It ends with the value.
-pub(crate) fn lock(root: &Path) -> Result<File> {
-    let path = root.join("network.lock");
-    open_to_lock(&path).and_then(|lock| lock.lock().map(|()| lock)).with_context(|| format!("lock {path:?}"))
-}
-
-/// The interface `name`; `None` if there is none.
-pub(crate) fn find_link(netlink: &Netlink, name: &str) -> Result<Option<LinkMessage>> {
-    match netlink.list(netlink.handle.link().get().match_name(name).execute()) {
-        Ok(links) => Ok(links.into_iter().next()),
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("look for the interface {name}")),
-    }
-}
-
-// ANCHOR: ours
-/// The index of our bridge, if `link`, which has its name, is ours: a bridge with the
-/// hardware address that we give. Both come into being at once, so that there is no
-/// moment at which one of ours could be taken for somebody else's.
-pub(crate) fn check_ours(plan: &Plan, link: &LinkMessage) -> Result<u32> {
-    let ours = hardware_address(plan.gateway());
-    let mut is_bridge = false;
-    let mut theirs = Vec::new();
-    for attribute in &link.attributes {
-        match attribute {
-            LinkAttribute::Address(address) => theirs = address.clone(),
-            LinkAttribute::LinkInfo(infos) => is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
-            _ => {}
-        }
-    }
-    let name = &plan.bridge;
-    if is_bridge && theirs == ours {
-        return Ok(link.header.index);
-    }
-    if is_bridge && theirs.starts_with(&ours[..2]) {
-        bail!(
-            "{name} is ours, but for the subnet of {}.{}.{}.{}, and {} was asked for; remove it (tiny-docker network rm), or choose another: --bridge td1",
-            theirs[2],
-            theirs[3],
-            theirs[4],
-            theirs[5],
-            plan.gateway()
-        );
-    }
-    bail!(
-        "there is an interface {name}, and it is not ours: expected a bridge with the hardware address {}; \
-         choose another name: --bridge td1, or TINY_DOCKER_BRIDGE=td1",
-        colons(&ours)
-    )
-}
-// ANCHOR_END: ours
-
-// ANCHOR: free
-/// Errors if the host itself uses addresses of our subnet: it would then look for
-/// those machines among our containers.
-pub(crate) fn check_subnet_is_free(plan: &Plan, netlink: &Netlink) -> Result<()> {
-    let routes = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    for route in netlink.list(netlink.handle.route().get(routes).execute()).context("list the routes")? {
-        let destination = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
-            _ => None,
-        });
-        let bits = route.header.destination_prefix_length;
-        if let Some(address) = destination.filter(|address| plan.overlaps(*address, bits)) {
-            let interface = route.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Oif(index) => if_indextoname(*index).ok(),
-                _ => None,
-            });
+/// Waits until the cable of the container that had this address before us is gone. The
+/// kernel removes it a moment after that container's end.
+fn wait_for_old_cable(lan: &Lan, address: Ipv4Addr, in_use: impl Fn(Ipv4Addr) -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while in_use(address)? {
+        let cable = lan.veth(address);
+        if start.elapsed() > PATIENCE {
             bail!(
-                "the host uses {address}/{bits} itself (by {}), and our containers' subnet is {}/{}; \
-                 choose another: --subnet 10.20.0.0/24, or TINY_DOCKER_SUBNET=10.20.0.0/24",
-                interface.map_or("a route".into(), |name| name.to_string_lossy().into_owned()),
-                plan.network,
-                plan.bits
+                "the address {address} is free, but there is an interface {cable}, of no container of ours; \
+                 remove it (ip link delete {cable}), or ask for another address: --ip"
             );
         }
+        told_to_end(&format!("the end of {cable}"))?;
+        std::thread::sleep(A_MOMENT);
     }
     Ok(())
 }
-// ANCHOR_END: free
-
-// ANCHOR: bridge
-/// Makes the bridge, up. Returns its index.
-fn make_bridge(plan: &Plan, netlink: &Netlink) -> Result<u32> {
-    // ANCHOR: day9_task1_make_bridge_solution
-    let (name, hardware) = (&plan.bridge, hardware_address(plan.gateway()));
-    // An address that is set stays. One that is not is the lowest of its ports': it
-    // would change as containers come and go, and with it what their ARP caches say.
-    let bridge = LinkBridge::new(name).address(hardware.to_vec()).up().build();
-    let describe = || {
-        let by_hand = format!("ip link add {name} address {} up type bridge", colons(&hardware));
-        (format!("link add {name} type bridge, up"), by_hand)
-    };
-    step(DAY, describe, || match netlink.wait(netlink.handle.link().add(bridge).execute()) {
-        // A run with another state directory was faster.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        outcome => outcome,
-    })?;
-    let link = find_link(netlink, name)?.with_context(|| format!("{name} is gone again"))?;
-    check_ours(plan, &link)
-    // ANCHOR_END: day9_task1_make_bridge_solution
-}
-// ANCHOR_END: bridge
-
-// ANCHOR: address
-/// Gives the bridge the host's address, unless it has it. (From then on the kernel
-/// knows a route to the whole subnet: through the bridge.)
-fn address_bridge(plan: &Plan, netlink: &Netlink, bridge: u32) -> Result<()> {
-    // ANCHOR: day9_task1_address_bridge_solution
-    let (gateway, bits) = (plan.gateway(), plan.bits);
-    let all = netlink.handle.address().get().set_link_index_filter(bridge).execute();
-    let has_it = netlink.list(all).context("list the bridge's addresses")?.iter().any(|one| {
-        one.header.prefix_len == bits
-            && one.attributes.contains(&AddressAttribute::Local(IpAddr::V4(gateway)))
-    });
-    if has_it {
-        return Ok(());
-    }
-    let describe = || {
-        let call = format!("address add {gateway}/{bits} dev {}", plan.bridge);
-        (call.clone(), format!("ip {call}"))
-    };
-    let add = netlink.handle.address().add(bridge, IpAddr::V4(gateway), bits);
-    step(DAY, describe, || netlink.wait(add.execute()))
-    // ANCHOR_END: day9_task1_address_bridge_solution
-}
-// ANCHOR_END: address
-
-// ANCHOR: forwarding
-/// Lets the host pass packets on from one interface to another: makes it a router.
-/// It is off by default, and stays on when we are gone. (kernel: networking/ip-sysctl)
-fn enable_forwarding() -> Result<()> {
-    // ANCHOR: day9_task1_enable_forwarding_solution
-    const FILE: &str = "/proc/sys/net/ipv4/ip_forward";
-    if fs::read_to_string(FILE).with_context(|| format!("read {FILE}"))?.trim() == "1" {
-        return Ok(());
-    }
-    let describe = || (format!("write 1 > {FILE}"), "sysctl -w net.ipv4.ip_forward=1".into());
-    step(DAY, describe, || fs::write(FILE, "1"))
-    // ANCHOR_END: day9_task1_enable_forwarding_solution
-}
-// ANCHOR_END: forwarding
 
 // ANCHOR: plug_in
 /// Makes the cable: one end on the bridge and up, the other, as eth0, in the
 /// namespace of `child`. In one request, so that no half of it can be left over.
 /// (The other end cannot be up yet: while it is made, it is not connected.)
-fn plug_in(plan: &Plan, bridge: u32, address: Ipv4Addr, child: Pid) -> Result<()> {
+fn plug_in(lan: &Lan, netlink: &Netlink, bridge: u32, address: Ipv4Addr, child: Pid) -> Result<()> {
     // ANCHOR: day9_task3_plug_in_solution
-    let netlink = Netlink::open()?;
-    let (name, hardware) = (plan.veth(address), hardware_address(address));
+    let (name, hardware) = (lan.veth(address), hardware_address(address));
     let theirs = LinkUnspec::new_with_name(ETH0)
         .address(hardware.to_vec())
         .setns_by_pid(child.as_raw() as u32)
@@ -306,7 +167,7 @@ fn plug_in(plan: &Plan, bridge: u32, address: Ipv4Addr, child: Pid) -> Result<()
         .up()
         .build();
     let describe = || {
-        let bridge = &plan.bridge;
+        let bridge = &lan.bridge;
         let by_hand = format!(
             "ip link add {name} master {bridge} up type veth peer name {ETH0} address {} netns {child}",
             colons(&hardware)
@@ -318,15 +179,27 @@ fn plug_in(plan: &Plan, bridge: u32, address: Ipv4Addr, child: Pid) -> Result<()
 }
 // ANCHOR_END: plug_in
 
+/// The host's end of a cable is deaf to them too, though what arrives there goes to the
+/// bridge: until somebody takes the cable out of it.
+fn ignore_router_advertisements(cable: &str) -> Result<()> {
+    let file = format!("/proc/sys/net/ipv6/conf/{cable}/accept_ra");
+    match fs::write(&file, "0") {
+        // There is no IPv6; or /proc/sys is not for us to write; or the container has
+        // ended already, and its cable with it.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ReadOnlyFilesystem) => Ok(()),
+        outcome => outcome.with_context(|| format!("write 0 > {file}")),
+    }
+}
+
 // ANCHOR: configure
 /// Child: brings its end up, gives it an address, and says where all that is not in
 /// this subnet is to be sent. In this order: there is no route through an interface
 /// that is down, and none to a gateway that is not in reach.
-fn configure(plan: &Plan, address: Ipv4Addr) -> Result<()> {
+fn configure(lan: &Lan, address: Ipv4Addr) -> Result<()> {
     // ANCHOR: day9_task3_configure_solution
     let netlink = Netlink::open()?;
     let eth0 = if_nametoindex(ETH0).context("look for eth0, the cable's end")?;
-    let (bits, gateway) = (plan.bits, plan.gateway());
+    let (bits, gateway) = (lan.bits, lan.gateway());
     let up = LinkUnspec::new_with_index(eth0).up().build();
     let describe = || (format!("link set {ETH0} up"), format!("ip link set {ETH0} up"));
     step(DAY, describe, || netlink.wait(netlink.handle.link().set(up).execute()))?;
@@ -343,9 +216,3 @@ fn configure(plan: &Plan, address: Ipv4Addr) -> Result<()> {
     // ANCHOR_END: day9_task3_configure_solution
 }
 // ANCHOR_END: configure
-
-/// How many cables are plugged into the bridge `index`.
-pub(crate) fn plugged_in(netlink: &Netlink, index: u32) -> Result<usize> {
-    let links = netlink.list(netlink.handle.link().get().execute()).context("list the interfaces")?;
-    Ok(links.iter().filter(|link| link.attributes.contains(&LinkAttribute::Controller(index))).count())
-}

@@ -1,7 +1,6 @@
 //! Day 9: `network rm`. The bridge, NAT and forwarding outlive the last container:
 //! the next one starts faster, and nobody counts who is left. This removes them.
 
-use std::path::Path;
 use std::thread::sleep;
 use std::time::Instant;
 
@@ -12,11 +11,12 @@ use crate::explain::step;
 use crate::metadata::output::print;
 use crate::metadata::state::State;
 use crate::net::address;
+use crate::net::bridge::{find_link, mark, plugged_in};
+use crate::net::lock::NetworkLock;
 use crate::net::nat;
-use crate::net::subnet::{Plan, Subnet};
-use crate::net::{check_ours, find_link, lock, plugged_in};
+use crate::net::subnet::Subnet;
 use crate::netns::netlink::Netlink;
-use crate::wait::{A_MOMENT, PATIENCE};
+use crate::wait::{A_MOMENT, PATIENCE, told_to_end};
 
 const DAY: u8 = 9;
 
@@ -35,8 +35,9 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 struct Rm {
+    // The network is the host's, and no state directory's: taken, and not looked at.
     #[command(flatten)]
-    state: State,
+    _state: State,
 
     #[command(flatten)]
     subnet: Subnet,
@@ -46,40 +47,45 @@ impl NetworkCommand {
     /// Prints the bridge's name. Returns the exit code.
     pub fn execute(self) -> Result<u8> {
         let Action::Rm(rm) = self.command;
-        let plan = rm.subnet.plan()?;
-        Ok(error::for_each(std::slice::from_ref(&plan.bridge), |name| {
-            remove(rm.state.path(), &plan)?;
+        let bridge = rm.subnet.bridge()?.to_string();
+        Ok(error::for_each(&[bridge], |name| {
+            remove(name)?;
             print(&format!("{name}\n")).map(drop)
         }))
     }
 }
 
 // ANCHOR: rm
-/// Removes what containers share, if none of them is connected. The files of the
-/// addresses stay: a lock counts only as long as its file has its name.
-fn remove(root: &Path, plan: &Plan) -> Result<()> {
-    let name = &plan.bridge;
-    let _lock = if root.is_dir() { Some(lock(root)?) } else { None };
+/// Removes what containers share, if none of them is connected: the bridge `name`, for
+/// whichever subnet it is, if it has our mark.
+fn remove(name: &str) -> Result<()> {
+    let lock = NetworkLock::take()?;
     let netlink = Netlink::open()?;
-    if let Some(link) = find_link(&netlink, name)? {
-        let index = check_ours(plan, &link)?;
-        let start = Instant::now();
-        loop {
-            let (starting, connected) = (address::anybody_has_one(root)?, plugged_in(&netlink, index)?);
-            if !starting && connected == 0 {
-                break;
-            }
-            // A cable without its container: the kernel is about to remove it.
-            if starting || start.elapsed() > PATIENCE {
-                bail!(
-                    "{name} is in use, by {connected} container(s); stop them first: tiny-docker ps lists them"
-                );
-            }
-            sleep(A_MOMENT);
+    let start = Instant::now();
+    while let Some(link) = find_link(&netlink, name)? {
+        if mark(&link).is_none() {
+            bail!(
+                "the interface {name} is not ours, and stays; ours is a bridge whose hardware address begins with 02:74"
+            );
         }
-        let describe = || (format!("link delete {name}"), format!("ip link delete {name}"));
-        step(DAY, describe, || netlink.wait(netlink.handle.link().del(index).execute()))?;
+        let index = link.header.index;
+        let (starting, connected) = (address::anybody_has_one(&lock, name)?, plugged_in(&netlink, index)?);
+        if !starting && connected == 0 {
+            let describe = || (format!("link delete {name}"), format!("ip link delete {name}"));
+            step(DAY, describe, || netlink.wait(netlink.handle.link().del(index).execute()))?;
+            break;
+        }
+        // A cable without its container: the kernel is about to remove it.
+        if starting || start.elapsed() > PATIENCE {
+            bail!(
+                "{name} is in use, by {connected} container(s); stop them first: tiny-docker ps lists them"
+            );
+        }
+        told_to_end(&format!("the last cables of {name}"))?;
+        sleep(A_MOMENT);
     }
-    nat::remove(name)
+    nat::remove(name)?;
+    lock.forget_addresses(name);
+    Ok(())
 }
 // ANCHOR_END: rm

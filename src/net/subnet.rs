@@ -18,9 +18,9 @@ pub struct Subnet {
     bridge: String,
 }
 
-/// A [`Subnet`] that has been checked.
+/// A [`Subnet`] that has been checked: one Ethernet, and the addresses in it.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct Lan {
     /// The bridge's name.
     pub bridge: String,
     /// The first address of the subnet, which means all of it.
@@ -31,17 +31,27 @@ pub struct Plan {
 
 impl Subnet {
     /// The flags, if they make sense.
-    pub fn plan(&self) -> Result<Plan> {
+    pub fn lan(&self) -> Result<Lan> {
         let (network, bits) = self.parse().with_context(|| {
             let text = &self.subnet;
             format!("--subnet {text:?}: expected a subnet of 16 to 30 bits, such as 10.20.0.0/24")
         })?;
+        Ok(Lan { bridge: self.bridge()?.into(), network, bits })
+    }
+
+    /// The bridge's name, if it is one.
+    pub fn bridge(&self) -> Result<&str> {
         // The number of a container comes behind, and the kernel takes 15 bytes.
         let fine = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
-        if self.bridge.is_empty() || self.bridge.len() > 9 || !self.bridge.chars().all(fine) {
-            bail!("--bridge {:?}: expected 1 to 9 letters, digits, '-' or '_', such as td1", self.bridge);
+        let name = &self.bridge;
+        if name.is_empty() || name.len() > 9 || !name.chars().all(fine) {
+            bail!("--bridge {name:?}: expected 1 to 9 letters, digits, '-' or '_', such as td1");
         }
-        Ok(Plan { bridge: self.bridge.clone(), network, bits })
+        // In /proc/sys/net these two stand for interfaces, and are none.
+        if ["all", "default"].contains(&name.as_str()) {
+            bail!("--bridge {name:?}: the kernel keeps this name for itself; choose another, such as td1");
+        }
+        Ok(name)
     }
 
     fn parse(&self) -> Result<(Ipv4Addr, u8)> {
@@ -54,6 +64,11 @@ impl Subnet {
         if network != address {
             bail!("{address} is not its first address, which is {network}");
         }
+        // "This network", the loopback device's, and from 224 on multicast and what is
+        // reserved: no interface may have one of them. (RFC 6890)
+        if matches!(network.octets()[0], 0 | 127 | 224..) {
+            bail!("no machine has an address that begins with {}", network.octets()[0]);
+        }
         Ok((network, bits))
     }
 }
@@ -63,7 +78,7 @@ pub fn mask(bits: u8) -> u32 {
     u32::MAX << (32 - bits)
 }
 
-impl Plan {
+impl Lan {
     /// The host's address on the bridge, by which containers reach everything else.
     pub fn gateway(&self) -> Ipv4Addr {
         self.nth(1)
@@ -75,9 +90,15 @@ impl Plan {
         (2..self.last()).map(|number| self.nth(number))
     }
 
-    /// Whether a container may have `address`.
-    pub fn has(&self, address: Ipv4Addr) -> bool {
-        (2..self.last()).contains(&self.number(address))
+    /// Errors if no container may have `address`.
+    pub fn check(&self, address: Ipv4Addr) -> Result<()> {
+        if !(2..self.last()).contains(&self.number(address)) {
+            let (network, bits, gateway) = (self.network, self.bits, self.gateway());
+            bail!(
+                "--ip {address}: expected an address of {network}/{bits}, but not its first, its last, or {gateway}, the host's"
+            );
+        }
+        Ok(())
     }
 
     /// Whether the subnet of `bits` bits that `address` is in has anything in common
@@ -123,28 +144,28 @@ pub fn colons(hardware_address: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Plan, Subnet};
+    use super::{Lan, Subnet};
 
-    fn plan(subnet: &str) -> Result<Plan, String> {
+    fn lan(subnet: &str) -> Result<Lan, String> {
         let subnet = Subnet { subnet: subnet.into(), bridge: "td0".into() };
-        subnet.plan().map_err(|error| format!("{error:#}"))
+        subnet.lan().map_err(|error| format!("{error:#}"))
     }
 
     #[test]
     fn a_subnet_of_24_bits_has_253_addresses_for_containers() {
-        let plan = plan("10.10.0.0/24").unwrap();
-        assert_eq!(plan.gateway().to_string(), "10.10.0.1");
-        assert_eq!(plan.hosts().count(), 253);
-        assert!(plan.has("10.10.0.254".parse().unwrap()));
+        let lan = lan("10.10.0.0/24").unwrap();
+        assert_eq!(lan.gateway().to_string(), "10.10.0.1");
+        assert_eq!(lan.hosts().count(), 253);
+        assert!(lan.check("10.10.0.254".parse().unwrap()).is_ok());
         for no in ["10.10.0.0", "10.10.0.1", "10.10.0.255", "10.10.1.2", "10.9.255.255"] {
-            assert!(!plan.has(no.parse().unwrap()), "{no}");
+            assert!(lan.check(no.parse().unwrap()).is_err(), "{no}");
         }
-        assert_eq!(plan.veth("10.10.0.2".parse().unwrap()), "td0-2");
+        assert_eq!(lan.veth("10.10.0.2".parse().unwrap()), "td0-2");
     }
 
     #[test]
     fn subnets_overlap_when_one_lies_in_the_other() {
-        let plan = plan("10.10.0.0/24").unwrap();
+        let lan = lan("10.10.0.0/24").unwrap();
         for (address, bits, expected) in [
             ("10.10.0.77", 32, true),
             ("10.0.0.1", 8, true),
@@ -152,14 +173,28 @@ mod tests {
             ("0.0.0.0", 0, false),
             ("0.0.0.0", 1, false),
         ] {
-            assert_eq!(plan.overlaps(address.parse().unwrap(), bits), expected, "{address}/{bits}");
+            assert_eq!(lan.overlaps(address.parse().unwrap(), bits), expected, "{address}/{bits}");
         }
     }
 
     #[test]
     fn a_bad_subnet_is_refused_in_words() {
-        for text in ["", "10.10.0.0", "10.10.0.0/8", "10.10.0.0/31", "10.10.0.5/24", "10.10.0/24", "::/24"] {
-            assert!(plan(text).unwrap_err().contains("such as 10.20.0.0/24"), "{text}");
+        for text in [
+            "",
+            "10.10.0.0",
+            "10.10.0.0/8",
+            "10.10.0.0/31",
+            "10.10.0.5/24",
+            "10.10.0/24",
+            "::/24",
+            "0.0.0.0/16",
+            "127.1.0.0/16",
+            "224.0.0.0/16",
+            "255.255.0.0/16",
+            "10.10.0.0/32",
+            "10.10.0.0/+24",
+        ] {
+            assert!(lan(text).unwrap_err().contains("such as 10.20.0.0/24"), "{text}");
         }
     }
 }

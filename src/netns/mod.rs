@@ -4,6 +4,7 @@
 //! own, which is to say none: a loopback device that is down. An interface is in
 //! one namespace at a time, and nobody gave this one any. (network_namespaces(7))
 
+pub mod etc;
 pub mod netlink;
 
 use nix::sched::CloneFlags;

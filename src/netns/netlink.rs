@@ -18,6 +18,7 @@ use crate::error::Result;
 /// The library is asynchronous, for programs that do much at once. We ask one thing
 /// after the other, and wait each time. Its runtime is one without threads, since
 /// clone3 must find this process with a single one.
+#[derive(Debug)]
 pub struct Netlink {
     runtime: Runtime,
     /// Makes requests.

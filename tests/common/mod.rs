@@ -65,6 +65,11 @@ impl World {
         // SAFETY: the default action is no code of ours.
         unsafe { nix::sys::signal::signal(Signal::SIGHUP, SigHandler::SigDfl) }.unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        // From day 8 on each container has its own of these, and the first one in a rootfs
+        // makes what they are mounted on. In the one that tests share they are there.
+        for name in ["hostname", "hosts", "resolv.conf"] {
+            let _ = File::create_new(rootfs_path("busybox").join("etc").join(name));
+        }
         World { before: Traces::now(dir.path()), dir, _turn: turn }
     }
 
@@ -475,6 +480,31 @@ pub fn through_a_non_blocking_pipe<S: AsRef<OsStr>>(words: impl IntoIterator<Ite
     }
 }
 
+/// A file of the host's, such as /etc/resolv.conf, with another one mounted on it for as
+/// long as this value lives.
+pub struct HostFile {
+    path: &'static str,
+    made: bool,
+}
+
+impl HostFile {
+    pub fn replace(path: &'static str, by: &Path) -> HostFile {
+        let made = File::create_new(path).is_ok();
+        let none = None::<&str>;
+        nix::mount::mount(Some(by), path, none, nix::mount::MsFlags::MS_BIND, none).unwrap();
+        HostFile { path, made }
+    }
+}
+
+impl Drop for HostFile {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount(self.path);
+        if self.made {
+            let _ = fs::remove_file(self.path);
+        }
+    }
+}
+
 /// Waits until `happened`, at most [`deadline`].
 pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -600,7 +630,7 @@ impl Traces {
         for dir in [std::env::temp_dir(), "/run".into(), "/var/lib/tiny-docker".into()] {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
             let ours =
-                |path: &PathBuf| path != own && (alone || path.to_string_lossy().contains("tiny-docker"));
+                |path: &PathBuf| path != own && (alone || path.to_string_lossy().contains("tiny-docker-"));
             files.extend(entries.filter(ours).map(|path| path.display().to_string()));
         }
         walk(&rootfs_path("busybox"), &mut |path, metadata| {
