@@ -110,6 +110,40 @@ fn transcripts_of_the_book_of_broken_networks_are_what_happens() {
     replay_all(|name| name.contains("-broken-"));
 }
 
+/// Whoever repairs one of these worlds must be able to see it.
+#[test]
+#[cfg(feature = "day9-net")]
+fn each_broken_network_of_the_book_ends_repaired() {
+    for world in 1..=8 {
+        let file = format!("{}/tests/transcripts/day9-broken-{world}.console", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(&file).unwrap();
+        let (_, last_check) = text.rsplit_once("$ broken.sh check").unwrap();
+        let answers = last_check.lines().filter(|line| line.ends_with(" yes")).count();
+        assert_eq!(answers, 6, "layers that work at the end of {file}: {last_check}");
+    }
+}
+
+#[test]
+#[cfg(feature = "day9-net")]
+#[ignore = "privileged: make vm-test"]
+fn broken_sh_says_what_it_expects() {
+    for (words, expected) in [
+        (&["watch"][..], "broken.sh watch lab0"),
+        (&["watch", "nothing"], "there is no interface nothing"),
+        (&["watch", "eth0", "nowhere"], "there is no namespace nowhere"),
+        (&["9"], "expected 1 to 8"),
+        (&["chekc"], "expected 1 to 8, any, check"),
+    ] {
+        let mut command = assert_cmd::Command::new("bash");
+        command
+            .args(["-c", include_str!("../days/day9-net/broken.sh"), "broken.sh"])
+            .args(words)
+            .assert()
+            .code(1)
+            .stderr(predicates::str::contains(expected));
+    }
+}
+
 /// Replays the transcripts of this day whose name `is_wanted`.
 fn replay_all(is_wanted: impl Fn(&str) -> bool) {
     let transcripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");

@@ -115,7 +115,10 @@ while True:
     # Of type 1, an IPv4 address, there is one; of others none.
     answers = [b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + bytes([192, 0, 2, 2])] if known and question[-4:-2] == b"\0\1" else []
     head = query[:2] + (b"\x81\x80" if known else b"\x81\x83") + b"\0\1" + bytes([0, len(answers)]) + b"\0" * 4
-    server.sendto(head + question + b"".join(answers), whom)
+    try:
+        server.sendto(head + question + b"".join(answers), whom)
+    except OSError:
+        pass  # Who asks may be somebody to whom no route leads: world 5.
 PYTHON
 }
 
@@ -141,7 +144,16 @@ check() {
 
 watch() { # INTERFACE [NAMESPACE]
     local where=()
-    [ -z "${2:-}" ] || where=(ip netns exec "$2")
+    [ -n "${1:-}" ] || fail "watch: no interface is named; expected one, and the namespace it is in:" \
+        "  broken.sh watch lab0          the bridge, on the host" \
+        "  broken.sh watch lab-out       the way out, on the host" \
+        "  broken.sh watch eth0 outside  the machine outside (or: box)"
+    if [ -n "${2:-}" ]; then
+        [ -e "/run/netns/$2" ] || fail "watch: there is no namespace $2; expected box or outside, once a world is made: broken.sh 1"
+        where=(ip netns exec "$2")
+    fi
+    "${where[@]}" ip link show dev "$1" >/dev/null 2>&1 ||
+        fail "watch: there is no interface $1 ${2:+in $2}; see: ${2:+ip netns exec $2 }ip -br link"
     exec "${where[@]}" python3 -u -c '
 import socket, sys
 tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))   # ETH_P_ALL: both directions
@@ -193,7 +205,7 @@ case ${1:-} in
         is_made
         check
         ;;
-    watch) watch "${2:?broken.sh watch INTERFACE [NAMESPACE]}" "${3:-}" ;;
+    watch) watch "${2:-}" "${3:-}" ;;
     solution)
         is_made
         know "$(cat $state/number)"
@@ -205,5 +217,7 @@ case ${1:-} in
         bash -ec "$cure"
         ;;
     clean) clean ;;
-    *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" ;;
+    [0-9]*) fail "there is no world $1; expected 1 to 8, 0 for one that works, or any" ;;
+    '' | -h | --help | help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" ;;
+    *) fail "$1 is none of its words; expected 1 to 8, any, check, watch, solution, fix or clean; broken.sh alone explains them" ;;
 esac

@@ -31,42 +31,49 @@ pub struct Lease {
 /// The address that was given last, in the same directory.
 const LAST: &str = "last";
 
-// ANCHOR: lease
-/// Takes `wanted`, or else an address that nobody has: the next after the one that
-/// was given last, so that one that was just given back rests for a while. `in_use`
-/// says whether the kernel still has a cable for an address: it removes that of a
-/// container a moment after its end. Only if there is no other, one of those is given.
+/// Takes `wanted`, or else an address that nobody has. `in_use` says whether the kernel
+/// still has a cable for an address: it removes that of a container a moment after its end.
 pub fn lease(
     lock: &NetworkLock,
     lan: &Lan,
     wanted: Option<Ipv4Addr>,
     in_use: impl Fn(Ipv4Addr) -> Result<bool>,
 ) -> Result<Lease> {
-    // ANCHOR: day9_task2_lease_solution
     let dir = lock.addresses(&lan.bridge);
     make_private(&dir)?;
-    if let Some(address) = wanted {
-        return lease_this(&dir, address);
+    match wanted {
+        Some(address) => lease_this(&dir, address),
+        None => next_free(&dir, lan, in_use),
     }
-    let last = last_given(&dir).unwrap_or(lan.gateway());
+}
+
+// ANCHOR: next_free
+/// Takes the next address after the one that was given last, so that one that was just
+/// given back rests for a while. One that is still in use is taken only if there is no
+/// other: its cable is about to go.
+fn next_free(dir: &Path, lan: &Lan, in_use: impl Fn(Ipv4Addr) -> Result<bool>) -> Result<Lease> {
+    // ANCHOR: day9_task2_next_free_solution
+    let last = last_given(dir).unwrap_or(lan.gateway());
     let after = lan.hosts().filter(|address| *address > last);
     let in_turn = after.chain(lan.hosts().filter(|address| *address <= last));
     let mut about_to_go = None;
     for address in in_turn {
-        let Some(lease) = try_lock(&dir, address)? else { continue };
+        let Some(lease) = try_lock(dir, address)? else { continue };
         if !in_use(address)? {
-            remember(&dir, address);
+            remember(dir, address);
             return Ok(lease);
         }
         about_to_go = about_to_go.or(Some(lease));
     }
     let (network, bits, count) = (lan.network, lan.bits, lan.hosts().count());
     about_to_go.with_context(|| {
-        format!("all {count} addresses of {network}/{bits} are in use; stop a container, or use a larger subnet: --subnet")
+        format!(
+            "all {count} addresses of {network}/{bits} are in use; stop a container, or use a larger subnet: --subnet"
+        )
     })
-    // ANCHOR_END: day9_task2_lease_solution
+    // ANCHOR_END: day9_task2_next_free_solution
 }
-// ANCHOR_END: lease
+// ANCHOR_END: next_free
 
 /// The address that was given last, if one was.
 fn last_given(dir: &Path) -> Option<Ipv4Addr> {

@@ -12,7 +12,7 @@ use nix::net::if_::if_indextoname;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
 
 use crate::error::Result;
@@ -253,6 +253,7 @@ fn restore_route(lan: &Lan, netlink: &Netlink, bridge: u32) -> Result<()> {
         .output_interface(bridge)
         .pref_source(lan.gateway())
         .scope(RouteScope::Link)
+        .protocol(RouteProtocol::Kernel)
         .build();
     step(DAY, describe, || netlink.wait(netlink.handle.route().add(route).replace().execute()))?;
     match by_bridge()? {

@@ -69,11 +69,14 @@ fn foreign<'a>(chains: &'a [Chain], table: &'a str) -> impl Iterator<Item = &'a 
     chains.iter().filter(move |chain| chain.forwards && chain.table != table)
 }
 
-/// Both of our chains are there, for this subnet, and nobody flushed them.
+/// Both of our chains are there, for this subnet, with as many rules as we gave them, and
+/// with the policy that we gave them.
 fn is_whole(chains: &[Chain], table: &str, subnet: &str) -> bool {
     [("postrouting", 1), ("forward", 3)].into_iter().all(|(name, rules)| {
         let wanted = Chain::ours(table, name);
-        chains.iter().any(|chain| chain.is(&wanted) && chain.rules == rules && chain.has_comment(subnet))
+        chains.iter().any(|chain| {
+            chain.is(&wanted) && chain.rules == rules && !chain.drops && chain.has_comment(subnet)
+        })
     })
 }
 
