@@ -408,22 +408,20 @@ fn task2_two_state_directories_share_one_network() {
         addresses.lock().unwrap().insert(record[0]["address"].to_string());
     });
     assert_eq!(addresses.lock().unwrap().len(), 12, "addresses of 12 containers: {addresses:?}");
+    let ids = |root: &str| on(root, &["ps", "-q"]).lines().map(str::to_string).collect::<Vec<_>>();
+    let remove = |root: &str, ids: &[String]| {
+        let words: Vec<&str> = ["rm", "-f"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+        on(root, &words);
+    };
+    remove("state", &ids("state"));
     // Each sees what the other has.
-    let ids = on("other", &["ps", "-q"]);
-    world.remove_all();
-    world.tiny_docker(["network", "rm"]).assert().code(1).stderr(contains("td0 is in use"));
-    run(
-        &world,
-        &["--ip", &address_of(&on("other", &["inspect", ids.lines().next().unwrap()]))],
-        "echo never",
-    )
-    .code(125)
-    .stderr(contains("another container has it"));
-    on("other", &[&["rm", "-f"][..], &ids.lines().collect::<Vec<_>>()].concat());
-}
-
-fn address_of(inspected: &str) -> String {
-    serde_json::from_str::<Value>(inspected).unwrap()[0]["address"].as_str().unwrap().to_string()
+    let others = ids("other");
+    let one: Value = serde_json::from_str(&on("other", &["inspect", &others[0]])).unwrap();
+    let removed = world.tiny_docker(["network", "rm"]).assert();
+    let taken = run(&world, &["--ip", one[0]["address"].as_str().unwrap()], "echo never");
+    remove("other", &others);
+    removed.code(1).stderr(contains("td0 is in use"));
+    taken.code(125).stderr(contains("another container has it"));
 }
 
 #[test]

@@ -77,9 +77,11 @@ fn remove(name: &str) -> Result<()> {
         }
         // A cable without its container: the kernel is about to remove it.
         if starting || start.elapsed() > PATIENCE {
-            bail!(
-                "{name} is in use, by {connected} container(s); stop them first: tiny-docker ps lists them"
-            );
+            let by = match connected {
+                0 => "a container that is starting".to_string(),
+                count => format!("{count} container(s)"),
+            };
+            bail!("{name} is in use, by {by}; stop them first: tiny-docker ps lists them");
         }
         told_to_end(&format!("the last cables of {name}"))?;
         sleep(A_MOMENT);
