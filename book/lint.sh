@@ -5,6 +5,7 @@
 #   - relative links lead somewhere
 #   - every transcript is shown somewhere
 #   - book/README.md lists every chapter
+#   - an exercise has its title, folded answers, and each task its commands
 #   - man pages are links, and no page runs code on a server
 #   - the text of every picture can be read on a phone
 #   - nothing is phrased as it would be in a translation
@@ -81,6 +82,28 @@ done < <(grep -n '^Chapter: ' days/*/README.md)
 for exercise in days/*/README.md; do
     tasks=$(grep -c '^## Task ' "$exercise")
     [ "$(grep -c '^Chapter: ' "$exercise")" = "$tasks" ] || finding "$exercise:1: not each of its $tasks tasks has a line 'Chapter: *section*'"
+done
+
+# What an exercise and its chapter have in common: invariants stand in the chapter alone,
+# questions in the exercise alone, each with its answer folded under it.
+for exercise in days/*/README.md; do
+    folder=$(basename "$(dirname "$exercise")")
+    day=${folder%%-*}
+    day=${day#day}
+    [ "$(head -n 1 "$exercise")" = "# Day $day: exercises" ] || finding "$exercise:1: its title is not \"Day $day: exercises\""
+    grep -qx '## Invariants' "book/src/$folder.md" || finding "book/src/$folder.md:1: no section \"Invariants\""
+    while IFS=: read -r line section; do
+        finding "$exercise:$line: \"$section\" belongs into the chapter alone"
+    done < <(grep -nE '^## (Invariants|What passing does not prove)' "$exercise")
+    while IFS=: read -r line question; do
+        finding "$exercise:$line: a question without a folded answer: $question"
+    done < <(awk '/^## / { inside = /^## Predict/ } inside && /^[0-9][.] / { print FNR ":" $0 }' "$exercise")
+    while read -r task; do
+        for command in check watch hint; do
+            sed -n "/^## Task $task:/,/^## /p" "$exercise" | grep -F "make $command DAY=$day TASK=$task" >/dev/null ||
+                finding "$exercise:$(grep -n "^## Task $task:" "$exercise" | cut -d : -f 1): task $task does not say make $command DAY=$day TASK=$task"
+        done
+    done < <(sed -n 's/^## Task \([0-9]*\):.*/\1/p' "$exercise")
 done
 
 # Whoever comes by GitHub finds every chapter in book/README.md, by its title.
