@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
@@ -25,7 +26,7 @@ use nix::unistd::{
 };
 
 use crate::command;
-use crate::error::{Result, exit_code};
+use crate::error::{self, Result, exit_code};
 use crate::explain::{self, shell, step};
 use crate::inherited;
 use crate::kernel::{self, Clone};
@@ -89,8 +90,19 @@ pub struct End {
     pub oom_killed: Option<bool>,
     /// Why it ended, in words, where its exit code does not say it.
     pub reason: Option<String>,
+    /// What the runtime itself failed in, in words: for a log and a record, where nobody
+    /// may be there any more who could be told.
+    pub failures: Vec<String>,
 }
 // ANCHOR_END: container
+
+impl End {
+    /// Says what the runtime failed in, where that is no reason to fail altogether.
+    pub fn complain(&mut self, error: &anyhow::Error) {
+        error::print(error);
+        self.failures.push(format!("{error:#}"));
+    }
+}
 
 /// The three kinds of ids that decide what a process may do. (credentials(7))
 #[derive(Debug, PartialEq)]
@@ -168,13 +180,17 @@ pub fn run(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> 
         .and_then(|()| start(&mut container, mechanisms))
         .and_then(|child| wait(child, &mut container, mechanisms, &signals));
     signals.let_the_second_end_us()?;
+    container.end.failures.extend(outcome.as_ref().err().map(|error| format!("{error:#}")));
     // A mechanism whose cleanup fails does not stop the others from cleaning up.
-    let undone = (mechanisms[..prepared].iter_mut().rev())
-        .map(|mechanism| mechanism.cleanup(&mut container))
-        .fold(Ok(()), Result::and);
+    let mut undone = Ok(());
+    for mechanism in mechanisms[..prepared].iter_mut().rev() {
+        let cleaned = mechanism.cleanup(&mut container);
+        container.end.failures.extend(cleaned.as_ref().err().map(|error| format!("{error:#}")));
+        undone = undone.and(cleaned);
+    }
     match (outcome, undone) {
         (Ok(code), Err(error)) => {
-            Err(error.context(format!("the command exited with {code}, cleaning up failed")))
+            Err(error.context(format!("the command exited with {code}, but the runtime failed")))
         }
         (Err(error), Err(more)) => Err(error.context(format!("cleaning up failed too ({more:#})"))),
         (outcome, Ok(())) => outcome,
@@ -253,7 +269,15 @@ fn wait(
             }
         }
         wait::take(child, arrived)
-    })?;
+    });
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            // Nobody waits for it any more, so it was killed. It has run all the same.
+            container.end.exit = Some((ExitStatus::from_raw(libc::SIGKILL), 128 + libc::SIGKILL as u8));
+            return Err(error);
+        }
+    };
     let code = exit_code_of(status)?;
     container.end.exit = Some((status, code));
     Ok(code)

@@ -298,6 +298,28 @@ fn task1_the_log_is_its_owners_whatever_the_umask() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task1_last_words_that_nobody_reads_are_waited_for_until_a_signal() {
+    let world = World::new();
+    // More than the two pipes hold, the command's and the user's: it ends, and its words stay.
+    let script = "head -c 100000 /dev/zero; exit 3";
+    let mut command = Command::new(common::binary());
+    let mut runtime = command.args(words(&["--name", "web"], script)).stdout(Stdio::piped()).spawn().unwrap();
+    let stdout = runtime.stdout.take().unwrap();
+    until("the command has ended", || {
+        let ran = !world.ps().contains("Created") && world.ps().contains("web");
+        ran && !common::alive(common::pid(&world, "web"))
+    });
+    until("the runtime ends by SIGTERM", || {
+        kill(Pid::from_raw(runtime.id() as i32), Signal::SIGTERM).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        runtime.try_wait().unwrap().is_some()
+    });
+    assert_eq!(world.inspect("web")["exit_code"], 3);
+    drop(stdout);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task2_logs_shows_each_stream_where_it_was_written() {
     let world = World::new();
     run(&world, &["--name", "web"], "echo one; echo two >&2; echo three; printf 'no end'; exit 3").code(3);
@@ -452,6 +474,15 @@ fn task3_what_cannot_start_is_an_error_of_run_d_itself() {
     run(&["--rootfs", rootfs, "-u", "nosuch", "true"]).code(125).stderr(contains("no user"));
     run(&["--rootfs", "/no/such", "true"]).code(125).stderr(contains("expected a directory"));
     assert_eq!(fs::read_dir(world.containers()).unwrap().count(), 0);
+    // What has started and cannot be printed: then the error says the id.
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(common::binary());
+    let output = command.args(words(&["-d"], "sleep 1000")).stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let id = world.ps().lines().nth(1).unwrap().split(' ').next().unwrap().to_string();
+    assert!(said.contains(&id) && said.contains("No space left"), "{said}");
+    assert_eq!(output.status.code(), Some(125));
+    world.tiny_docker(["rm", "-f", &id]).assert().success();
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub mod place;
 pub mod stats;
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write as _, stderr};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -99,14 +99,15 @@ impl Mechanism for Cgroups {
         // Also when that could not be read: it counts only while it is there. And what cannot
         // be removed is a complaint: the command has had its end, whatever it was.
         if let Err(error) = traces::remove_cgroup(&cgroup) {
-            error::print(&error.context("the container's cgroup is left; tiny-docker rm tries it again"));
+            let error = error.context("the container's cgroup is left; tiny-docker rm tries it again");
+            container.end.complain(&error);
         }
         let Some((_, code)) = container.end.exit else { return Ok(()) };
         container.end.oom_killed = Some(kills? > 0);
         if container.end.oom_killed == Some(true) {
             let words = in_words(code == 137, limit.as_deref());
             // If nobody reads it, it is still in the record.
-            let _ = writeln!(stderr(), "tiny-docker: {words}");
+            error::say(&words);
             container.end.reason = Some(words);
         }
         Ok(())

@@ -16,19 +16,21 @@ use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, bail};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, pipe2};
 
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
+use crate::kernel;
 use crate::metadata::pidfd::Process;
 use crate::rootfs::mount::Dir;
-use crate::wait::{Arrived, readable};
+use crate::wait::{Arrived, ENDING, readable};
 
 use self::file::{LogFile, Stream};
 use self::pump::{Phase, Pump};
@@ -140,8 +142,16 @@ impl Mechanism for Logs {
         }
     }
 
-    fn cleanup(&mut self, _container: &mut Container) -> Result<()> {
+    fn cleanup(&mut self, container: &mut Container) -> Result<()> {
         let outcome = self.join_pumps();
+        // A supervisor has nobody else whom it could tell.
+        if let Some(log) = self.wires.log.as_ref().filter(|_| self.detach) {
+            let pumped = outcome.as_ref().err().map(|error| format!("{error:#}"));
+            for failure in container.end.failures.iter().chain(&pumped) {
+                let words = format!("tiny-docker: {failure}\n");
+                log.lock().unwrap_or_else(PoisonError::into_inner).append(Stream::Stderr, words.as_bytes());
+            }
+        }
         self.wires = Wires::default();
         outcome
     }
@@ -224,7 +234,12 @@ impl Logs {
     fn join_pumps(&mut self) -> Result<()> {
         let Some(line) = self.wires.line.take() else { return Ok(()) };
         line.shutdown(Shutdown::Write).context("shutdown")?;
-        readable(&line, None, "what the command wrote to be read")?;
+        // By now a signal may be one that does nothing. Here the first one counts.
+        let signals = ENDING.into_iter().filter(|signal| !kernel::is_ignored(*signal)).collect::<SigSet>();
+        signals.thread_block().context("block signals")?;
+        let waited = readable(&line, None, "what the command wrote to be read");
+        signals.thread_unblock().context("unblock signals")?;
+        waited?;
         let mut outcome = Ok(());
         for pump in self.wires.pumps.drain(..) {
             let pumped = pump.join().unwrap_or_else(|_| bail!("a pump panicked"));

@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use std::os::fd::{AsFd, OwnedFd};
@@ -53,7 +53,8 @@ pub fn detach(id: &str) -> Result<Ready> {
 /// Waits for the supervisor's word, or its end. Returns what to exit with.
 fn started(ready: OwnedFd, supervisor: &OwnedFd, id: &str) -> Result<u8> {
     if File::from(ready).read(&mut [0]).context("wait for the supervisor")? == 1 {
-        return print(&format!("{id}\n"));
+        // Not Docker's 1 for what cannot be printed: it is an error of `run`.
+        return print(&format!("{id}\n")).map_err(|error| anyhow!("container {id} runs, but {error:#}"));
     }
     match kernel::reap(supervisor.as_fd()).context("wait for the supervisor")?.code() {
         // It has said why.

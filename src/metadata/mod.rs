@@ -70,7 +70,9 @@ impl Mechanism for Metadata {
         match container.end.exit {
             Some((status, exit_code)) if !self.rm => {
                 record.ended(status, exit_code);
-                (record.oom_killed, record.reason) = (container.end.oom_killed, container.end.reason.take());
+                record.oom_killed = container.end.oom_killed;
+                let failures = || Some(container.end.failures.join("; ")).filter(|words| !words.is_empty());
+                record.reason = container.end.reason.clone().or_else(failures);
                 owner.write(&record).with_context(|| format!("remember how container {} ended", record.id))
             }
             // It never started, so that there is nothing to remember; or nobody
