@@ -63,9 +63,10 @@ fn remove_children_of(dir: &Path) {
 fn in_a_shell(world: &World, script: &str) -> (String, i32) {
     let rootfs = busybox();
     let run = format!("{} run --rootfs {}", common::binary().display(), rootfs.display());
-    let mut shell = Command::new("unshare");
+    let mut shell = Command::new("timeout");
     shell
-        .args(["--mount", "sh", "-c", &format!("{{ {script}\n}} 2>&1")])
+        .args(["--foreground", &common::deadline().as_secs().to_string(), "unshare", "--mount"])
+        .args(["sh", "-c", &format!("{{ {script}\n}} 2>&1")])
         .env("run", run)
         .current_dir(world.dir());
     let output = shell.output().unwrap();
@@ -608,8 +609,9 @@ fn task3_a_cgroup_that_stays_is_a_complaint_and_no_lost_container() {
     let world = World::new();
     let tiny_docker = common::binary().display();
     let script = format!(
-        "mkfifo go; $run --name web -i sh -c 'read go; exit 3' <go 2>complaint & exec 3>go
-         until {tiny_docker} ps | grep -q Up; do sleep 0.1; done
+        "mkfifo go; exec 3<>go
+         {{ $run --name web -i sh -c 'read go; exit 3' <go 2>complaint; code=$?; touch ended; exit $code; }} &
+         until {tiny_docker} ps | grep Up >up || [ -e ended ]; do sleep 0.1; done
          mount -o remount,bind,ro /sys/fs/cgroup; echo >&3; wait $!; echo code $?
          {tiny_docker} ps -a | grep -o 'Exited (3)'; {tiny_docker} rm web 2>refused; echo code $?
          mount -o remount,bind,rw /sys/fs/cgroup; {tiny_docker} rm web"
