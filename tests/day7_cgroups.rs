@@ -415,6 +415,20 @@ fn task4_who_was_killed_is_told_apart() {
     assert!(record.get("reason").is_none(), "{record}");
 }
 
+// https://github.com/containers/conmon/issues/263, https://github.com/containers/crun/issues/1357
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_a_caller_that_may_not_be_killed_has_a_container_that_may() {
+    let world = World::new();
+    let script = format!(
+        "echo -1000 > /proc/self/oom_score_adj
+         $run --memory 16m sh -c 'cat /proc/self/oom_score_adj; {SMALL_HOG}'; code=$?; cat /proc/self/oom_score_adj; exit $code"
+    );
+    let (said, code) = in_a_shell(&world, &script);
+    assert_eq!(code, 137, "{said}");
+    assert!(said.starts_with("0\n") && said.ends_with("-1000\n"), "{said}");
+}
+
 // `oom` counts that a cgroup's own memory ran out, `oom_kill` that one of its processes was
 // killed for want of memory, wherever.
 #[test]

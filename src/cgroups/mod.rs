@@ -8,10 +8,10 @@ pub mod limits;
 pub mod place;
 pub mod stats;
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -157,9 +157,7 @@ fn controllers_of(limits: &Limits) -> Vec<&'static str> {
 
 fn make(cgroup: &Path) -> Result<()> {
     let describe = || (format!("mkdir({cgroup:?})"), format!("mkdir {}", shell(cgroup)));
-    step(DAY, describe, || fs::create_dir(cgroup))?;
-    // Whatever the umask is: the container's users may look.
-    fs::set_permissions(cgroup, Permissions::from_mode(0o755)).with_context(|| format!("chmod {cgroup:?}"))
+    step(DAY, describe, || fs::create_dir(cgroup))
 }
 
 /// Writes `content` into the file `name` of `cgroup`.
