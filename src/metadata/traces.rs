@@ -48,11 +48,8 @@ pub fn cgroup_of(dir: &Path) -> Result<Option<PathBuf>> {
             return Err(error).with_context(|| format!("read {note:?}, which says where its cgroup is"));
         }
     };
-    match fs::symlink_metadata(&path) {
-        Ok(_) => Ok(Some(path)),
-        Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("look at the cgroup {path:?}")),
-    }
+    let is_there = path.try_exists().with_context(|| format!("look at the cgroup {path:?}"))?;
+    Ok(is_there.then_some(path))
 }
 
 // ANCHOR: kill_all
@@ -89,6 +86,10 @@ pub fn kill_all_in(cgroup: &Path) -> Result<bool> {
 }
 // ANCHOR_END: kill
 
+fn is_busy(error: &Error) -> bool {
+    error.kind() == ErrorKind::ResourceBusy
+}
+
 /// Whether somebody else has removed the cgroup: before the file was opened, or since.
 fn is_gone(error: &Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
@@ -109,9 +110,15 @@ pub fn remove_cgroup(cgroup: &Path) -> Result<()> {
         let start = Instant::now();
         loop {
             match fs::remove_dir(cgroup).or_else(|_| remove_tree(cgroup)) {
-                Err(error) if is_gone(&error) => return Ok(()),
-                // Somebody is in there: a killed run's command, which is about to die.
-                Err(error) if error.kind() == ErrorKind::ResourceBusy && start.elapsed() < PATIENCE => {
+                // Somebody is in there: a killed run's command, which is about to die. Or somebody
+                // else is removing it too, and has taken away what we were about to.
+                Err(error) if is_busy(&error) || is_gone(&error) => {
+                    if !cgroup.try_exists()? {
+                        return Ok(());
+                    }
+                    if start.elapsed() > PATIENCE {
+                        return Err(error);
+                    }
                     let _ = files::write(cgroup.join("cgroup.kill"), "1");
                     sleep(A_MOMENT);
                 }
