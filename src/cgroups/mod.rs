@@ -103,7 +103,10 @@ impl Mechanism for Cgroups {
             container.end.complain(&error);
         }
         let Some((_, code)) = container.end.exit else { return Ok(()) };
-        container.end.oom_killed = Some(kills? > 0);
+        match kills {
+            Ok(kills) => container.end.oom_killed = Some(kills > 0),
+            Err(error) => container.end.complain(&error),
+        }
         if container.end.oom_killed == Some(true) {
             let words = in_words(code == 137, limit.as_deref());
             // If nobody reads it, it is still in the record.
