@@ -528,6 +528,20 @@ fn task5_stats_end_when_nobody_reads_them() {
     world.remove_all();
 }
 
+// A listing that lacks something says so, and is no success: https://github.com/moby/moby/issues/10178
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_stats_say_what_they_cannot_show() {
+    let world = World::new();
+    let id = world.detach(&[], "sleep 1000");
+    let lost = world.containers().join("0123456789ab");
+    fs::create_dir(&lost).unwrap();
+    fs::write(lost.join("config.json"), "no record").unwrap();
+    let stats = world.tiny_docker(["stats", "--no-stream"]).assert().code(1);
+    stats.stdout(contains(id)).stderr(contains("0123456789ab"));
+    world.remove_all();
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task6_a_fork_bomb_stays_in_its_limit_and_dies_at_once() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use crate::error::{self, Result};
+use crate::error::{self, COMMAND_FAILED, Result};
 use crate::files;
 use crate::metadata::output::{Format, columns, show};
 use crate::metadata::record::{Record, Status};
@@ -54,19 +54,16 @@ impl Stats {
     /// Prints until it is stopped, or once. Returns the exit code: 1 if a container
     /// is unknown or does not run.
     pub fn execute(self) -> Result<u8> {
-        let mut code = 0;
         let mut named = Vec::new();
-        for word in &self.containers {
-            match self.one(word) {
-                Ok(record) => named.push(record),
-                Err(error) => {
-                    error::print(&error);
-                    code = 1;
-                }
-            }
-        }
+        let mut code = error::for_each(&self.containers, |word| {
+            named.push(self.one(word)?);
+            Ok(())
+        });
         if !self.containers.is_empty() && named.is_empty() {
             return Ok(code);
+        }
+        if self.containers.is_empty() && self.complain()? {
+            code = COMMAND_FAILED;
         }
         loop {
             // Those that were started or have ended meanwhile, too.
@@ -95,10 +92,23 @@ impl Stats {
         }
         if traces::cgroup_of(&self.state.dir(&record.id))?.is_none() {
             bail!(
-                "container {word} has no cgroup, so nobody counts what it uses: this host has no cgroups of version 2"
+                "container {word} has no cgroup, so nothing counts what it uses; there was no place for one when it \
+                 was started, and run --memory says why"
             );
         }
         Ok(record)
+    }
+
+    /// Says what is there that may run, and cannot be listed. Returns whether there is any.
+    fn complain(&self) -> Result<bool> {
+        let listing = self.state.list()?;
+        let untold = listing.records.iter().filter_map(|record| {
+            let error = record.process().err()?;
+            Some(format!("container {} may run: {error:#}", record.title()))
+        });
+        let complaints: Vec<String> = untold.chain(listing.complaints.iter().cloned()).collect();
+        complaints.iter().for_each(error::say);
+        Ok(!complaints.is_empty())
     }
 
     fn all(&self) -> Result<Vec<Record>> {
