@@ -20,8 +20,9 @@ pub mod nftables;
 pub mod subnet;
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
+use std::thread::sleep;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -101,7 +102,6 @@ impl Mechanism for Bridge {
             Ok((bridge, address::lease(&lock, &lan, self.ip, in_use)?))
         })?;
         drop(lock);
-        wait_for_old_cable(&lan, lease.address, in_use)?;
         container.parts.address = Some(lease.address);
         let etc = etc::write(container, lease.address, &self.dns)?;
         self.connection = Some(Connection { lan, netlink, bridge, lease, etc });
@@ -112,8 +112,15 @@ impl Mechanism for Bridge {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         // The child has its own copies.
         connection.etc.clear();
-        plug_in(&connection.lan, &connection.netlink, connection.bridge, connection.lease.address, child)?;
-        ignore_router_advertisements(&connection.lan.veth(connection.lease.address))
+        let (lan, netlink, address) = (&connection.lan, &connection.netlink, connection.lease.address);
+        match plug_in(lan, netlink, connection.bridge, address, child) {
+            Err(error) if is_there_already(&error) => {
+                wait_for_old_cable(lan, netlink, address)?;
+                plug_in(lan, netlink, connection.bridge, address, child)?;
+            }
+            outcome => outcome?,
+        }
+        ignore_router_advertisements(&lan.veth(address))
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
@@ -132,20 +139,23 @@ impl Mechanism for Bridge {
 }
 // ANCHOR_END: mechanism
 
+fn is_there_already(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::AlreadyExists)
+}
+
 /// Waits until the cable of the container that had this address before us is gone. The
 /// kernel removes it a moment after that container's end.
-fn wait_for_old_cable(lan: &Lan, address: Ipv4Addr, in_use: impl Fn(Ipv4Addr) -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while in_use(address)? {
-        let cable = lan.veth(address);
+fn wait_for_old_cable(lan: &Lan, netlink: &Netlink, address: Ipv4Addr) -> Result<()> {
+    let (cable, start) = (lan.veth(address), Instant::now());
+    while bridge::find_link(netlink, &cable)?.is_some() {
         if start.elapsed() > PATIENCE {
             bail!(
-                "the address {address} is free, but there is an interface {cable}, of no container of ours; \
+                "nobody has the address {address}, but there is an interface {cable}, of no container of ours; \
                  remove it (ip link delete {cable}), or ask for another address: --ip"
             );
         }
         told_to_end(&format!("the end of {cable}"))?;
-        std::thread::sleep(A_MOMENT);
+        sleep(A_MOMENT);
     }
     Ok(())
 }
