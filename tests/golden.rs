@@ -237,6 +237,8 @@ const STATE: &str = "/var/lib/tiny-docker";
 fn normalise(text: &str, world: &World) -> String {
     let state = world.dir().join("state");
     let text = text.replace(&*state.to_string_lossy(), STATE);
+    let namespace = regex::Regex::new(r"/run/tiny-docker/net/\d+").unwrap();
+    let text = namespace.replace_all(&text, "/run/tiny-docker/net/4026531840");
     let text = text.replace(&*world.dir().to_string_lossy(), "/home/learner");
     let text = one_after_the_other(&text, r"\b[0-9a-f]{12}\b", |n| {
         // No two of them begin alike.

@@ -207,7 +207,7 @@ fn ignore_router_advertisements(cable: &str) -> Result<()> {
 /// that is down, and none to a gateway that is not in reach.
 fn configure(lan: &Lan, address: Ipv4Addr) -> Result<()> {
     // ANCHOR: day9_task3_configure_solution
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::inside()?;
     let eth0 = if_nametoindex(ETH0).context("look for eth0, the cable's end")?;
     let (bits, gateway) = (lan.bits, lan.gateway());
     let up = LinkUnspec::new_with_index(eth0).up().build();

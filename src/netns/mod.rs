@@ -56,7 +56,7 @@ impl Mechanism for Netns {
 /// "Network is unreachable". The kernel gives the address as soon as it is up.
 fn bring_loopback_up() -> Result<()> {
     // ANCHOR: day8_task2_bring_loopback_up_solution
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::inside()?;
     let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
     let describe = || ("link set lo up".into(), "ip link set lo up".into());
     step(DAY, describe, || netlink.wait(netlink.handle.link().set(up).execute()))

@@ -1,8 +1,10 @@
 //! Day 8: rtnetlink, by which the kernel is asked for links, addresses and routes.
 //! It is a socket; `ip` talks through the same. (rtnetlink(7))
 
+use std::cell::OnceCell;
 use std::future::Future;
 use std::io;
+use std::rc::Rc;
 
 use anyhow::Context;
 use futures_util::stream::{Stream, TryStreamExt};
@@ -36,6 +38,22 @@ impl Netlink {
         };
         runtime.spawn(connection);
         Ok(Netlink { runtime, handle })
+    }
+
+    /// Child: the socket by which it configures its own namespace. It is opened once, however
+    /// many interfaces there are, for that takes as long as several requests.
+    ///
+    /// The parent must not use this. Its child would find a copy of the parent's here, which
+    /// speaks to the parent's namespace.
+    pub fn inside() -> Result<Rc<Netlink>> {
+        thread_local!(static INSIDE: OnceCell<Rc<Netlink>> = const { OnceCell::new() });
+        INSIDE.with(|inside| match inside.get() {
+            Some(netlink) => Ok(netlink.clone()),
+            None => {
+                let netlink = Rc::new(Netlink::open()?);
+                Ok(inside.get_or_init(|| netlink).clone())
+            }
+        })
     }
 
     /// Sends a request, and waits for the kernel's answer. The error is the
