@@ -81,13 +81,12 @@ const NAMESPACES: [(u8, &str, CloneFlags); 6] = [
     (7, "cgroup namespace", CloneFlags::CLONE_NEWCGROUP),
     (8, "network namespace", CloneFlags::CLONE_NEWNET),
 ];
-const FILE_SYSTEMS: [(u8, &str, &str); 6] = [
+const FILE_SYSTEMS: [(u8, &str, &str); 5] = [
     (2, "proc file system", "proc"),
     (3, "tmpfs file system", "tmpfs"),
     (3, "sysfs file system", "sysfs"),
     (3, "devpts file system", "devpts"),
     (7, "cgroup2 file system", "cgroup2"),
-    (9, "overlay file system", "overlay"),
 ];
 const CONTROLLERS: [(&str, &str); 3] =
     [("memory controller", "memory"), ("cpu controller", "cpu"), ("pids controller", "pids")];

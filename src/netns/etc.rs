@@ -97,8 +97,8 @@ fn hosts_of_the_host(hostname: &str) -> Result<Vec<u8>> {
 }
 
 // ANCHOR: host_file
-/// The most that we read of a host's file.
-const ENOUGH: u64 = 1 << 20;
+/// The most that we read of a host's file: some have long lists of names in /etc/hosts.
+const ENOUGH: u64 = 16 << 20;
 
 /// What is in `path` on the host; nothing, if no regular file is there. It is whatever an
 /// administrator has written: bytes, in any encoding. And it may be anything: from a FIFO
@@ -108,14 +108,17 @@ pub fn host_file(path: &str) -> Result<Vec<u8>> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(text),
-        // What a socket says to this, and a device without a driver.
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(text),
+        // What a socket says to this, and a link that leads to itself.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ELOOP)) => return Ok(text),
         other => other.with_context(|| format!("open {path} of the host"))?,
     };
     let metadata = file.metadata().with_context(|| format!("look at {path} of the host"))?;
     if metadata.is_file() {
         text.reserve(metadata.len().min(ENOUGH) as usize + 1);
         file.take(ENOUGH).read_to_end(&mut text).with_context(|| format!("read {path} of the host"))?;
+        if text.len() as u64 == ENOUGH {
+            bail!("{path} of the host: expected less than {} MiB of text", ENOUGH >> 20);
+        }
     }
     Ok(text)
 }
