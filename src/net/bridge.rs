@@ -29,14 +29,14 @@ const DAY: u8 = 9;
 /// something fails, a bridge that was not there before is removed.
 pub fn ensure<T>(lan: &Lan, netlink: &Netlink, then: impl FnOnce(u32) -> Result<T>) -> Result<T> {
     let found = find_link(netlink, &lan.bridge)?;
-    let (bridge, is_up) = match &found {
-        Some(link) => (check_ours(lan, link)?, link.header.flags.contains(LinkFlags::Up)),
+    let (bridge, state) = match &found {
+        Some(link) => (check_ours(lan, link)?, link.header.flags),
         None => {
             check_subnet_is_free(lan, netlink)?;
-            (make_bridge(lan, netlink)?, false)
+            (make_bridge(lan, netlink)?, LinkFlags::empty())
         }
     };
-    let outcome = complete(lan, netlink, bridge, is_up).and_then(|()| then(bridge));
+    let outcome = complete(lan, netlink, bridge, state).and_then(|()| then(bridge));
     if outcome.is_err() && found.is_none() {
         let _ = netlink.wait(netlink.handle.link().del(bridge).execute());
         let _ = nat::remove(&lan.bridge);
@@ -45,14 +45,14 @@ pub fn ensure<T>(lan: &Lan, netlink: &Netlink, then: impl FnOnce(u32) -> Result<
 }
 
 /// The order matters: a bridge that is up has ears, and its address brings the route.
-fn complete(lan: &Lan, netlink: &Netlink, bridge: u32, is_up: bool) -> Result<()> {
+fn complete(lan: &Lan, netlink: &Netlink, bridge: u32, state: LinkFlags) -> Result<()> {
     refuse_router_advertisements(lan)?;
-    if !is_up {
+    if !state.contains(LinkFlags::Up) {
         bring_up(lan, netlink, bridge)?;
     }
     address_bridge(lan, netlink, bridge)?;
-    if is_up {
-        restore_route(lan, netlink, bridge)?;
+    if state.contains(LinkFlags::Up) {
+        restore_route(lan, netlink, bridge, state.contains(LinkFlags::LowerUp))?;
     }
     enable_forwarding(lan)?;
     nat::ensure(&lan.bridge, lan.network, lan.bits)
@@ -229,8 +229,10 @@ fn address_bridge(lan: &Lan, netlink: &Netlink, bridge: u32) -> Result<()> {
 // ANCHOR_END: address
 
 /// The route to the containers comes with the address, but somebody may have removed it,
-/// or have sent their packets elsewhere: a VPN that began later.
-fn restore_route(lan: &Lan, netlink: &Netlink, bridge: u32) -> Result<()> {
+/// or have sent their packets elsewhere: a VPN that began later. As long as no cable is
+/// plugged in (`has_carrier`), some hosts ignore the route, and that is no error.
+/// (kernel: networking/ip-sysctl, ignore_routes_with_linkdown)
+fn restore_route(lan: &Lan, netlink: &Netlink, bridge: u32, has_carrier: bool) -> Result<()> {
     let anybody = lan.hosts().next().unwrap_or(lan.gateway());
     let by_bridge = || -> Result<Option<u32>> {
         let question = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(anybody, 32).build();
@@ -258,6 +260,7 @@ fn restore_route(lan: &Lan, netlink: &Netlink, bridge: u32) -> Result<()> {
     step(DAY, describe, || netlink.wait(netlink.handle.route().add(route).replace().execute()))?;
     match by_bridge()? {
         Some(index) if index == bridge => Ok(()),
+        _ if !has_carrier => Ok(()),
         other => bail!(
             "the host sends what is for {anybody}, a container, to {} instead of to {name}; see ip route get {anybody}, \
              or choose another subnet: tiny-docker network rm, and then --subnet 10.20.0.0/24",

@@ -162,7 +162,9 @@ fn make_mount_points(root: &OwnedFd, names: &[&str]) -> Result<()> {
             .try_for_each(|name| make_mount_point(&etc, name).with_context(|| format!("make etc/{name}")))
     });
     match made {
-        Err(error) if error.downcast_ref() == Some(&Errno::ROFS) => Ok(()),
+        Err(error) if matches!(error.downcast_ref(), Some(&(Errno::ROFS | Errno::PERM | Errno::ACCESS))) => {
+            Ok(())
+        }
         other => other.context("in the rootfs"),
     }
 }
@@ -276,7 +278,7 @@ fn cover_etc(etc: &Dir, dev: &Dir, missing: &[&str]) -> Result<Dir> {
     let layers = "lowerdir=/etc,upperdir=/dev/etc/upper,workdir=/dev/etc/work";
     let covered = mount(DAY, "overlay", etc, "/etc", Flags::empty(), layers).with_context(|| {
         format!(
-            "the rootfs is read-only and lacks /etc/{}, and no layer could be laid over its /etc (\"Invalid argument\" \
+            "the rootfs cannot be written and lacks /etc/{}, and no layer could be laid over its /etc (\"Invalid argument\" \
              means: it lies on an overlay of an overlay, as deep as the kernel goes, or on a file system that \
              overlayfs does not take); make empty files of these names in it",
             missing.join(", /etc/")
