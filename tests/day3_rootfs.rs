@@ -433,6 +433,22 @@ fn task6_an_open_directory_of_the_host_is_no_way_in() {
     run(&["-u", "app", "id", "-u"]).code(125).stderr(contains("no user"));
 }
 
+// https://nvd.nist.gov/vuln/detail/CVE-2024-21626
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_no_descriptor_of_the_runtime_is_a_way_out() {
+    let world = World::new();
+    let rootfs = busybox();
+    for fd in 3..25 {
+        let dir = format!("/proc/self/fd/{fd}");
+        let words = ["run", "--rootfs", rootfs.to_str().unwrap(), "-w", &dir, "pwd"];
+        let output = world.tiny_docker(words).output().unwrap();
+        // Outside of its root a process cannot tell where it is. (getcwd(2))
+        let inside = output.status.success() && output.stdout.starts_with(b"/");
+        assert!(inside || output.status.code() == Some(125), "-w {dir} led out of the root: {output:?}");
+    }
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task7_a_step_that_fails_in_the_middle_leaves_nothing() {
