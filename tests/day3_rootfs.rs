@@ -442,6 +442,7 @@ fn task6_an_open_directory_of_the_host_is_no_way_in() {
 fn task6_no_descriptor_of_the_runtime_is_a_way_out() {
     let world = World::new();
     let rootfs = busybox();
+    busybox_sh(&world, &["-w", "/"], "pwd").success().stdout("/\n");
     for fd in 3..25 {
         let dir = format!("/proc/self/fd/{fd}");
         let words = ["run", "--rootfs", rootfs.to_str().unwrap(), "-w", &dir, "pwd"];
