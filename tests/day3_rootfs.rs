@@ -216,8 +216,18 @@ fn task3_a_rootfs_without_mount_points_gets_them() {
     world.tiny_docker(words).assert().success().stdout("sh\n/sys/kernel\n");
     for name in ["proc", "sys", "dev"] {
         let dir = rootfs.join(name);
-        assert!(fs::read_dir(dir).unwrap().next().is_none(), "a file was left in {name}");
+        assert!(fs::read_dir(&dir).unwrap().next().is_none(), "a file was left in {name}");
+        fs::remove_dir(dir).unwrap();
     }
+    // Where nothing can be made, it says what to make.
+    let read_only = "mount --bind rootfs rootfs && mount -o remount,bind,ro rootfs && exec \"$0\" run --rootfs rootfs true";
+    let mut command = Command::new("unshare");
+    command.current_dir(world.dir()).args(["--mount", "sh", "-c", read_only]).arg(common::binary());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let error =
+        contains("the rootfs has no /proc; make an empty directory").and(contains("Read-only file system"));
+    assert!(error.eval(&String::from_utf8_lossy(&output.stderr)), "{output:?}");
 }
 
 // https://nvd.nist.gov/vuln/detail/CVE-2019-19921, and the same of /dev in runc and crun:

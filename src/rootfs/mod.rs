@@ -136,7 +136,9 @@ fn mount_point(path: &'static str) -> Result<Dir> {
     let mut opened = Dir::open(path);
     if let Err(Errno::NOENT) = opened {
         let describe = || (format!("mkdir({path:?})"), format!("mkdir {path}"));
-        step(DAY, describe, || nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)))?;
+        step(DAY, describe, || nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755))).with_context(
+            || format!("the rootfs has no {path}; make an empty directory of that name in it"),
+        )?;
         opened = Dir::open(path);
     }
     match opened {
