@@ -68,12 +68,12 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
-    /// All that the host has: its interfaces, its ports (no isolation)
+    /// Everything that the host has: its interfaces and its ports (no isolation)
     Host,
     /// Nothing but itself: a loopback interface
     #[value(alias = "isolated")]
     None,
-    /// The other containers, the host, and by it the outside world (day 9)
+    /// The other containers, the host, and through it the outside world (day 9)
     Bridge,
 }
 // ANCHOR_END: network

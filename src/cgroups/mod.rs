@@ -38,19 +38,19 @@ const BOUNDS: [(&str, &str); 2] = [("cgroup.max.depth", "32"), ("cgroup.max.desc
 /// The flags of day 7.
 #[derive(Debug, clap::Args)]
 pub struct Cgroups {
-    /// The most memory: bytes, or a number with k, m or g, at least 6m [0: no limit]
+    /// Memory limit: bytes, or a number with k, m or g, at least 6m [0: no limit]
     #[arg(short, long, value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<String>,
 
-    /// The most memory and swap together [-1: any amount of swap; not given: no swap]
+    /// Limit for memory and swap together [-1: any amount of swap; not given: no swap]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory_swap: Option<String>,
 
-    /// The most processor time: 0.5 is half of one processor's [0: no limit]
+    /// Limit for processor time: 0.5 is half of one processor [0: no limit]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     cpus: Option<String>,
 
-    /// The most processes and threads [-1: no limit]
+    /// Limit for processes and threads [-1: no limit]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<String>,
 

@@ -19,17 +19,17 @@ use crate::metadata::traces;
 /// The time between two looks: processor time is a rate.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Show what containers use, again and again until Ctrl-C
+/// Show what containers use, until Ctrl-C
 #[derive(Debug, clap::Args)]
 pub struct Stats {
     #[command(flatten)]
     state: State,
 
-    /// Look once, and return
+    /// Print once, and exit
     #[arg(long)]
     no_stream: bool,
 
-    /// How to print it; json: a line for each container, sizes in bytes
+    /// How to print it; json: one line for each container, sizes in bytes
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 

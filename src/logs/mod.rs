@@ -46,11 +46,11 @@ pub struct Logs {
     #[arg(short, long)]
     detach: bool,
 
-    /// Keep stdin open: with -t what is typed, with -d a pipe that nobody closes
+    /// Keep stdin open: with -t it is what you type, with -d a pipe that nobody closes
     #[arg(short, long)]
     interactive: bool,
 
-    /// A terminal of the container's own (-it: to sit at)
+    /// Give the container a terminal of its own (-it: to work in it)
     #[arg(short, long)]
     tty: bool,
 

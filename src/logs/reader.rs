@@ -35,16 +35,16 @@ pub struct ShowLogs {
     #[arg(short, long)]
     follow: bool,
 
-    /// Only the last N lines
+    /// Show only the last N lines
     #[arg(short = 'n', long, value_name = "N|all", default_value = "all", value_parser = lines)]
     #[arg(allow_hyphen_values = true)]
     tail: Lines,
 
-    /// Before each line, when it was written
+    /// Print before each line when it was written
     #[arg(short, long)]
     timestamps: bool,
 
-    /// Only what was written since: 2026-11-23, 2026-11-23T10:00:00, 10m (ago), or seconds since 1970
+    /// Show only what was written since: 2026-11-23, 2026-11-23T10:00:00, 10m (ago), or seconds since 1970
     #[arg(long, value_name = "TIME", value_parser = since::since, allow_hyphen_values = true)]
     since: Option<Timestamp>,
 

@@ -11,7 +11,7 @@ use crate::stream;
 pub enum Format {
     /// For people.
     Table,
-    /// For programs: an object a line.
+    /// For programs: one object per line.
     Json,
 }
 

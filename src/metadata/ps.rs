@@ -22,7 +22,7 @@ pub struct Ps {
     #[command(flatten)]
     state: State,
 
-    /// All of them, also those that do not run
+    /// Show all of them, not only those that run
     #[arg(short, long)]
     all: bool,
 
@@ -34,12 +34,12 @@ pub struct Ps {
     #[arg(long)]
     no_trunc: bool,
 
-    /// How to print them; json: a line for each, with what inspect shows
+    /// How to print them; json: one line for each, with what inspect shows
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
-/// Show all that is remembered of containers, as a JSON array
+/// Show everything that is remembered about containers, as a JSON array
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub struct Inspect {
     containers: Vec<String>,
 }
 
-/// Remove containers, and all that is remembered of them
+/// Remove containers, and everything that is remembered about them
 #[derive(Debug, clap::Args)]
 pub struct Rm {
     #[command(flatten)]

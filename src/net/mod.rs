@@ -54,7 +54,7 @@ pub struct Bridge {
     #[command(flatten)]
     subnet: Subnet,
 
-    /// The container's address (without it: the next that is free)
+    /// The container's address (without it: the next free one)
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<Ipv4Addr>,
 

@@ -29,7 +29,7 @@ pub struct NetworkCommand {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Remove the bridge and its rules; the next run makes them anew
+    /// Remove the bridge and its rules; the next run makes them again
     Rm(Rm),
 }
 

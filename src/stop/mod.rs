@@ -29,7 +29,7 @@ const DAY: u8 = 6;
 /// The flags of day 6.
 #[derive(Debug, clap::Args)]
 pub struct Stop {
-    /// Have a small init as PID 1, which passes signals on and reaps zombies
+    /// Run a small init as PID 1, which passes signals on and reaps zombies
     #[arg(long)]
     init: bool,
 }
