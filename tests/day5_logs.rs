@@ -320,6 +320,25 @@ fn task1_last_words_that_nobody_reads_are_waited_for_until_a_signal() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task1_the_runtime_keeps_no_stream_open_that_the_command_has_closed() {
+    let world = World::new();
+    let script = "echo one; exec <&- >&-; sleep 1000";
+    let mut command = Command::new(common::binary());
+    command.args(words(&["--name", "web"], script)).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut runtime = command.spawn().unwrap();
+    let mut out = String::new();
+    // To its end.
+    runtime.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert_eq!(out, "one\n");
+    // And whoever writes to its stdin is told that nobody reads.
+    let mut stdin = runtime.stdin.take().unwrap();
+    assert!(stdin.write_all(&[0; 100_000]).is_err());
+    world.tiny_docker(["rm", "-f", "web"]).assert().success();
+    assert_eq!(runtime.wait().unwrap().code(), Some(137));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task2_logs_shows_each_stream_where_it_was_written() {
     let world = World::new();
     run(&world, &["--name", "web"], "echo one; echo two >&2; echo three; printf 'no end'; exit 3").code(3);

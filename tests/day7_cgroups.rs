@@ -652,6 +652,27 @@ fn task3_a_cgroup_that_stays_is_a_complaint_and_no_lost_container() {
     }
 }
 
+// Behind the user's back there is nobody to complain to.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_what_a_supervisor_fails_in_is_in_the_log_and_the_record() {
+    let world = World::new();
+    let tiny_docker = common::binary().display();
+    let script = format!(
+        "$run -d --name web sleep 1000 >/dev/null
+         mount -o remount,bind,ro /sys/fs/cgroup
+         kill -s KILL $({tiny_docker} inspect web | grep -o '\"pid\": [0-9]*' | grep -o '[0-9]*')
+         until {tiny_docker} ps -a | grep -q 'Exited (137)'; do sleep 0.1; done
+         {tiny_docker} inspect web | grep reason; {tiny_docker} logs web 2>&1
+         mount -o remount,bind,rw /sys/fs/cgroup; {tiny_docker} rm web"
+    );
+    let (said, _) = in_a_shell(&world, &script);
+    for begins in ["\"reason\": \"", "tiny-docker: "] {
+        let told = |line: &str| line.trim().starts_with(begins) && line.contains("Read-only file system");
+        assert!(said.lines().any(told), "a line that begins with {begins}: {said}");
+    }
+}
+
 // A note that cannot be read is not a note that is not there.
 #[test]
 #[ignore = "privileged: make vm-test"]

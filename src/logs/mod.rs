@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, bail};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::SigSet;
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::{Pid, dup2_stdin, dup2_stdout, pipe2};
 
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
@@ -128,6 +128,9 @@ impl Mechanism for Logs {
         for (stream, output) in std::mem::take(&mut self.wires.outputs) {
             let pump = self.new_pump(stream, Arc::new(output.into()), pumps_line.clone())?;
             self.start_pump(pump, None)?;
+        }
+        if !self.tty && !self.detach {
+            let_go()?;
         }
         self.wires.ready.take().map_or(Ok(()), Ready::announce)
     }
@@ -247,6 +250,14 @@ impl Logs {
         }
         outcome
     }
+}
+
+/// From here on stdin is the command's alone, and stdout its pump's. While the runtime had
+/// them open too, nobody at their other ends would see that the command closes them.
+fn let_go() -> Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
+    let describe = || ("dup2(/dev/null, 0, 1)".into(), "exec </dev/null >/dev/null".into());
+    step(DAY, describe, || dup2_stdin(&null).and_then(|()| dup2_stdout(&null)))
 }
 
 fn own(stream: impl AsFd) -> Result<OwnedFd> {
