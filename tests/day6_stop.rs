@@ -536,6 +536,23 @@ fn task4_with_init_every_exit_code_is_the_commands() {
     run(&["-t", "tty"]).success().stdout("/dev/pts/0\r\n");
 }
 
+// https://github.com/moby/moby/issues/25450
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_with_init_a_terminal_has_its_size_and_hangs_up() {
+    let world = World::new();
+    for _ in 0..5 {
+        let mut user = AtTerminal::start(words(&["-it", "--init", "--rm"], "exec stty size"));
+        user.shows("33 111");
+        assert_eq!(user.ended(), 0);
+    }
+    let command = words(&["-t", "--init", "--name", "web"], "").join(" ").replace("sh -c ", "yes");
+    let script = format!("timeout 100 {} {command} | head -n 1", common::binary().display());
+    let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "y\r\n", "{output:?}");
+    assert_eq!(world.inspect("web")["status"], "exited");
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_with_init_ctrl_c_arrives_once_and_ends_what_has_no_handler() {

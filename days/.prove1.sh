@@ -1,0 +1,64 @@
+#!/bin/bash
+# days/prove.sh [DAY...]: proves that the exercises are exercises. For every day N:
+#   - its starter builds without warnings, and each test of day N is red on it, because
+#     of a todo!() of that day;
+#   - day N-1 is green on it, for whoever comes late has the days before complete;
+#   - for each task K, as somebody has it who has done the tasks before: each test that
+#     the exercise promises for K is red because of a todo!() of K, and green when K is
+#     there, with the later tasks as the exercise has them "for now";
+#   - each wrong solution in days/dayN-*/wrong is caught by the test it names.
+# (That the whole solution is green is proved by vm/test.sh.)
+#
+# All variants of a day are one program: days/schemata.sh.
+set -euo pipefail
+# shellcheck source=days/lab.sh
+. "$(dirname "$(readlink -f "$0")")/lab.sh"
+# shellcheck source=vm/jobs.sh
+. "$repo/vm/jobs.sh"
+
+crates=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-prove.XXXXXX")
+new_jobs; guests=1
+trap 'end_guests; rm -rf "$crates"' EXIT
+# The dependencies are built once, with the repo's own.
+export CARGO_TARGET_DIR=$repo/target
+
+days=("$@")
+[ $# -gt 0 ] || mapfile -t days < <(all_days)
+expected=${#days[@]}
+for day in "${days[@]}"; do
+    # As the learner gets it.
+    "$repo/days/start.sh" "$day" "$crates/starter$day"
+    set_version "$crates/starter$day" "starter$day"
+    check=$(cd "$crates/starter$day" && cargo --color never check --quiet --features "day$day" --lib --bins 2>&1) || check+=" "
+    [ -z "$check" ] || fail "$check" "prove: the starter of day $day does not build, or has warnings"
+
+    "$repo/days/schemata.sh" "$day" "$crates/day$day"
+    add_crate "schemata$day" "$crates/day$day" "$day" "$(test_programs "$day" "$day")"
+    add_run red "starter$day" "not yet implemented: day $day, " "" "TINY_DOCKER_STAGE=$day:0:99"
+    # Of day N+1's starter, the tests of day N: if there is a todo!() of a later day in what
+    # day N builds. Else it is the solution, which vm/test.sh proves green.
+    next=$((day + 1))
+    # shellcheck disable=SC2046  # words
+    later=$(grep -rhoE 'todo!\("day [0-9]+' $(sources_up_to "$day" "$crates/day$day") | grep -vx "todo!(\"day $day" || true)
+    if [ -n "$later" ]; then
+        add_run green "starter$next-before" "" "" "TINY_DOCKER_STAGE=$next:0:99"
+    fi
+
+    for task in $(tasks_of "$day" | cut -f 1); do
+        promised=$(green_after "$day" "$task" | xargs)
+        [ -n "$promised" ] || continue
+        # A task without a todo!() of its own writes one again.
+        if grep -rqF "todo!(\"day $day, task $task: " "$crates/day$day/src"; then
+            add_run red "task$day.$task" "not yet implemented: day $day, task $task: " "--exact $promised" "TINY_DOCKER_STAGE=$day:$((task - 1)):$task"
+        fi
+        add_run green "task$day.$task-done" "" "--exact $promised" "TINY_DOCKER_STAGE=$day:$task:$task"
+    done
+
+    for patch in "$(folder_of "$day")"/wrong/*.patch; do
+        caught_by=$(sed -n 's/^# caught by: //p' "$patch")
+        name=$(basename "$patch" .patch)
+        add_run red "wrong$day-$name" "$caught_by" "--exact $caught_by" "TINY_DOCKER_WRONG=$name"
+    done
+done
+run_jobs_with_progress "$stage/out" | tee "$repo/target/prove.log"
+[ $# -gt 0 ] || "$repo/days/mutants.sh" <"$repo/target/prove.log" | tee "$repo/target/mutants.md"
