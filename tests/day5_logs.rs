@@ -290,7 +290,8 @@ fn task1_the_log_is_its_owners_whatever_the_umask() {
         let words = words(&["--name", &format!("u{umask}")], "echo one").join(" ");
         let words = words.replace("echo one", "'echo one'");
         let script = format!("umask {umask}; exec {} {words}", common::binary().display());
-        assert!(Command::new("bash").args(["-c", &script]).output().unwrap().status.success());
+        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let log = log_file(&world, &id_of(&world, &format!("u{umask}")));
         assert_eq!(log.metadata().unwrap().mode() & 0o7777, 0o600, "umask {umask}");
     }
@@ -761,8 +762,12 @@ fn task5_closing_the_window_ends_the_container() {
         let mut window = window.spawn().unwrap();
         let mut screen = BufReader::new(window.stdout.take().unwrap());
         let mut shown = String::new();
-        screen.read_line(&mut shown).unwrap();
-        assert_eq!(shown.trim_end(), "ready");
+        while !shown.contains("ready") {
+            assert!(
+                screen.read_line(&mut shown).unwrap() > 0,
+                "it ended, and this is what it showed:\n{shown}"
+            );
+        }
         // Keys that nobody reads, more than fit.
         window.stdin.take().unwrap().write_all(&[b'x'; 60_000]).unwrap();
         window.kill().unwrap();

@@ -69,6 +69,16 @@ pub enum Phase {
     Rest(usize),
 }
 
+/// What a pump listens for.
+struct Happened {
+    /// The command has written, or closed its stream.
+    output: bool,
+    /// The command has ended.
+    end: bool,
+    /// The user has gone.
+    desertion: bool,
+}
+
 impl Pump {
     // ANCHOR: pump
     /// Writes down what the command writes, and passes it on to the user, up to its
@@ -136,41 +146,41 @@ impl Pump {
                 Phase::Ending(until) => Some(until.saturating_duration_since(Instant::now())),
                 Phase::Running | Phase::Deserted => is_closed.then_some(REOPENED),
             };
-            let runs = !matches!(self.phase, Phase::Ending(_));
-            // Of the user's side no event is asked for. That nobody is there any more is
-            // told all the same, and although there may be nothing to write. (poll(2))
-            let [output, ended, to, seat] = poll_some(
-                [
-                    (!is_closed).then_some((self.from.as_fd(), PollFlags::POLLIN)),
-                    runs.then_some((self.line.as_fd(), PollFlags::POLLIN)),
-                    self.to.as_ref().map(|to| (to.as_fd(), PollFlags::empty())),
-                    self.seat.as_ref().map(|seat| (seat.as_fd(), PollFlags::empty())),
-                ],
-                patience,
-            )?;
-            if !ended.is_empty() {
+            let happened = self.listen(is_closed, patience)?;
+            if happened.end {
                 self.phase = Phase::Ending(Instant::now() + LAST_WORDS);
             } else if patience == Some(Duration::ZERO) {
                 self.phase = Phase::Rest(ioctl_fionread(&*self.from)? as usize);
                 continue;
             }
-            let user_has_gone = (to | seat).intersects(PollFlags::POLLERR | PollFlags::POLLHUP);
             match self.phase {
                 Phase::Deserted => return Ok(false),
                 // What is there is read first: it was written before.
-                Phase::Running if user_has_gone => self.phase = Phase::Deserted,
+                Phase::Running if happened.desertion => self.phase = Phase::Deserted,
                 _ => {}
             }
-            if !output.is_empty() {
-                return Ok(true);
-            }
-            if user_has_gone {
-                return Ok(false);
-            }
-            if is_closed && ended.is_empty() {
-                return Ok(true);
+            if happened.output || happened.desertion || (is_closed && !happened.end) {
+                return Ok(happened.output || !happened.desertion);
             }
         }
+    }
+
+    /// What has happened, or happens within `patience`.
+    fn listen(&self, is_closed: bool, patience: Option<Duration>) -> Result<Happened> {
+        let runs = !matches!(self.phase, Phase::Ending(_));
+        // Of the user's side no event is asked for. That nobody is there any more is told
+        // all the same, and although there may be nothing to write. (poll(2))
+        let [output, end, to, seat] = poll_some(
+            [
+                (!is_closed).then_some((self.from.as_fd(), PollFlags::POLLIN)),
+                runs.then_some((self.line.as_fd(), PollFlags::POLLIN)),
+                self.to.as_ref().map(|to| (to.as_fd(), PollFlags::empty())),
+                self.seat.as_ref().map(|seat| (seat.as_fd(), PollFlags::empty())),
+            ],
+            patience,
+        )?;
+        let desertion = (to | seat).intersects(PollFlags::POLLERR | PollFlags::POLLHUP);
+        Ok(Happened { output: !output.is_empty(), end: !end.is_empty(), desertion })
     }
     // ANCHOR_END: wait
 
