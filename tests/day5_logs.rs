@@ -340,6 +340,20 @@ fn task1_the_runtime_keeps_no_stream_open_that_the_command_has_closed() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task1_a_file_system_that_does_not_say_its_size_is_written_to() {
+    let world = World::new();
+    let state = world.dir().join("state");
+    fs::create_dir(&state).unwrap();
+    mount(Some("ramfs"), &state, Some("ramfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let assert = run(&world, &["--name", "web"], "echo one");
+    let log = logged(&world, &id_of(&world, "web"), "stdout");
+    umount2(&state, MntFlags::MNT_DETACH).unwrap();
+    assert.success().stdout("one\n").stderr(is_empty());
+    assert_eq!(String::from_utf8_lossy(&log), "one\n");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task2_logs_shows_each_stream_where_it_was_written() {
     let world = World::new();
     run(&world, &["--name", "web"], "echo one; echo two >&2; echo three; printf 'no end'; exit 3").code(3);

@@ -14,7 +14,7 @@
 //! went in.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -111,9 +111,10 @@ impl LogFile {
 
     /// Writes all of `entries` or nothing: half an entry would spoil the next.
     fn write(&mut self, entries: &[u8]) -> io::Result<()> {
-        let disk = fstatvfs(&self.file)?;
-        if disk.f_bavail * disk.f_frsize < RESERVE {
-            return Err(ErrorKind::StorageFull.into());
+        // A file system that cannot say how large it is, such as ramfs, says 0.
+        let disk = fstatvfs(&self.file).ok().filter(|disk| disk.f_blocks > 0);
+        if disk.is_some_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < RESERVE) {
+            return Err(io::Error::other("the last MiB of its disk is kept for the record"));
         }
         let before = self.file.metadata()?.len();
         let written = self.file.write_all(entries);
