@@ -380,6 +380,22 @@ fn task4_memory_hog_is_killed_and_reported() {
     assert!(world.inspect("fine").get("reason").is_none());
 }
 
+// https://github.com/containers/conmon/issues/263
+// https://github.com/containers/crun/issues/1357
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_a_hog_is_killed_also_if_its_caller_may_not_be() {
+    let world = World::new();
+    // As sshd and systemd protect themselves. What they start inherits it, and a container
+    // that exceeds its limit and that nobody may kill tries forever.
+    let rootfs = busybox();
+    let script = format!(
+        "echo -1000 >/proc/self/oom_score_adj; exec \"$0\" run --memory 16m --rootfs {} sh -c '{SMALL_HOG}'",
+        rootfs.display()
+    );
+    world.called_by(&script).assert().code(137).stderr(contains("out of memory"));
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_a_hog_in_the_background_is_in_its_record() {

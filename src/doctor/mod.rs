@@ -228,7 +228,10 @@ fn fine(found: impl Into<String>) -> Result<Found> {
 
 /// Runs `attempt` in a thread that ends with it: what it unshares is that thread's.
 fn apart(attempt: impl FnOnce() -> Result<Found> + Send) -> Result<Found> {
-    thread::scope(|scope| scope.spawn(attempt).join()).map_err(|_| anyhow!("the check itself failed"))?
+    thread::scope(|scope| {
+        let attempt = thread::Builder::new().spawn_scoped(scope, attempt).context("start a thread")?;
+        attempt.join().map_err(|_| anyhow!("the check itself failed"))?
+    })
 }
 
 /// Up to day 7 newer and newer system calls are needed; the last is cgroup.kill.
