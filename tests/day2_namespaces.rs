@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use assert_cmd::assert::OutputAssertExt;
 use common::{World, alive, until};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
@@ -112,6 +113,26 @@ fn task3_a_mount_made_inside_is_not_seen_outside() {
         panic!("the container's /proc was mounted over the host's: no /proc/self here")
     };
     assert!(!mounts.contains("/shared/inner"), "the container's mount appeared on the host");
+}
+
+// https://github.com/containers/bubblewrap/issues/135
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_in_a_chroot_to_a_plain_directory_the_error_says_what_is_missing() {
+    let world = World::new();
+    let jail = world.dir().join("jail");
+    fs::create_dir(&jail).unwrap();
+    fs::copy(common::binary(), jail.join("tiny-docker")).unwrap();
+    // Later days read something of it.
+    let proc = jail.join("proc");
+    fs::create_dir(&proc).unwrap();
+    mount(Some("/proc"), &proc, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    let mut chroot = assert_cmd::Command::new("chroot");
+    chroot.args([jail.as_os_str(), "/tiny-docker".as_ref(), "run".as_ref(), "true".as_ref()]);
+    let output = chroot.output();
+    umount2(&proc, MntFlags::MNT_DETACH).unwrap();
+    let expected = contains("EINVAL").and(contains("/ is not a mount point")).and(contains("mount --bind"));
+    output.unwrap().assert().code(125).stdout(is_empty()).stderr(expected);
 }
 
 #[test]

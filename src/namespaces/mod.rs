@@ -7,6 +7,7 @@
 pub mod mount;
 
 use anyhow::{Context, bail};
+use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::unistd::{geteuid, sethostname};
@@ -49,7 +50,7 @@ impl Mechanism for Namespaces {
     fn enter(&mut self, container: &mut Container) -> Result<()> {
         // First of all: the new mount namespace is a copy of the host's, and
         // without this the next mount would appear on the host as well.
-        make_mounts_private()?;
+        make_mounts_private().map_err(not_in_a_plain_directory)?;
         set_hostname(&self.hostname)?;
         // On a root file system of its own, day 3 mounts /proc there.
         if container.plan.rootfs.is_none() {
@@ -75,6 +76,18 @@ fn make_mounts_private() -> Result<()> {
     // ANCHOR_END: day2_task3_make_mounts_private_solution
 }
 // ANCHOR_END: private
+
+/// `/` is a mount point, except for a process that lives in a chroot: there it may be any
+/// directory, and mount(2) says EINVAL ("target is not a mount point").
+fn not_in_a_plain_directory(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(Errno::EINVAL) => error.context(
+            "/ is not a mount point here, so this seems to be a chroot into a plain directory; make that \
+             one before the chroot (mount --bind DIR DIR), or run outside of it",
+        ),
+        _ => error,
+    }
+}
 
 // ANCHOR: hostname
 /// Sets the host name of this uts namespace. (sethostname(2))
