@@ -521,6 +521,27 @@ fn task3_what_cannot_start_is_an_error_of_run_d_itself() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task3_a_signal_ends_a_detached_run_that_has_not_started_yet() {
+    let world = World::new();
+    let rootfs = busybox();
+    let words = ["run", "-d", "--name", "late", "--rootfs", rootfs.to_str().unwrap(), "sleep", "1000"];
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // The container's process hangs before its second operation.
+        let mut running = world.start_with([("TINY_DOCKER_HANG_AT", "child:2")], words);
+        until("there is a container's process", || {
+            let supervisors = common::children_of(running.runtime().as_raw());
+            supervisors.iter().any(|pid| !common::children_of(*pid).is_empty())
+        });
+        running.signal_runtime(signal);
+        assert_eq!(running.ended(), 128 + signal as i32, "ended by {signal}");
+        assert_eq!(running.rest(), "", "no id is printed");
+        assert!(!world.ps().contains("Up "), "{}", world.ps());
+        world.remove_all();
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task3_stdin_of_a_detached_container() {
     let world = World::new();
     // /dev/null: cat is done at once. With -i: a pipe that stays open.

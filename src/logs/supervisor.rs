@@ -3,16 +3,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
-use std::os::fd::{AsFd, OwnedFd};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::error::{self, Result};
 use crate::explain::step;
 use crate::kernel::{self, Clone};
 use crate::metadata::output::print;
+use crate::wait::{PATIENCE, readable};
 
 const DAY: u8 = 5;
 
@@ -52,6 +54,13 @@ pub fn detach(id: &str) -> Result<Ready> {
 
 /// Waits for the supervisor's word, or its end. Returns what to exit with.
 fn started(ready: OwnedFd, supervisor: &OwnedFd, id: &str) -> Result<u8> {
+    if let Err(told_to_end) = readable(&ready, None, "the supervisor") {
+        // The supervisor left the session, so the terminal does not tell it. It undoes what it
+        // made, and says so itself.
+        let _ = pidfd_send_signal(supervisor, Signal::TERM);
+        readable(supervisor, Some(PATIENCE), "the supervisor to undo what it made")?;
+        return Ok(error::exit_code(&told_to_end));
+    }
     if File::from(ready).read(&mut [0]).context("wait for the supervisor")? == 1 {
         // Not Docker's 1 for what cannot be printed: it is an error of `run`.
         return print(&format!("{id}\n")).map_err(|error| anyhow!("container {id} runs, but {error:#}"));
