@@ -19,13 +19,17 @@ require_lab "$day"
 require_task "$day" "$task"
 
 set_editors_day "$day"
-mkdir -p "$memory"
-now=$(source_id)
+one_at_a_time "make check DAY=$day${task:+ TASK=$task}"
+# What is tested, built, remembered and kept is this one tree, whatever is saved meanwhile.
+tree=$(tree_of_now)
+# shellcheck disable=SC2034  # for report_on
+now=$(source_id "$tree")
+check_out "$tree"
 
 # The loop of somebody who works on it: so the guest boots while cargo builds.
 this_day() {
     boot_ahead "$stage/out" &&
-        add_crate "day$day" "$lab" "$day" "$(test_programs "$day" "$day")" &&
+        add_crate "day$day" "$checked" "$day" "$(test_programs "$day" "$day")" &&
         add_run green "day$day" "" "${task:+task${task}_ --skip _long_}" &&
         run_jobs "$stage/out"
 }
@@ -34,7 +38,7 @@ days_before() {
     local before
     for before in $(seq $((day - 1))); do
         # One build serves them all, and cargo has most of it.
-        add_crate "day$before" "$lab" "$day" "$(test_programs "$before" "$before")" || return
+        add_crate "day$before" "$checked" "$day" "$(test_programs "$before" "$before")" || return
         add_run green "day$before" || return
     done
     run_jobs "$stage/out"
@@ -43,10 +47,9 @@ days_before() {
 new_jobs
 report_on this_day || exit 1
 if [ -n "$task" ]; then
+    say_next_task "$day" "$task" check
     if grep -q "^fn task${task}_long_" "$repo/tests/day${day}"_*.rs; then
-        echo "Task $task is there, as far as its quick tests say. The long ones come with all of the day: make check DAY=$day"
-    else
-        echo "Task $task is there. All of the day: make check DAY=$day"
+        echo "(Its long tests come with all of the day: make check DAY=$day)"
     fi
     exit
 fi
@@ -57,7 +60,7 @@ if [ "$day" -gt 1 ]; then
     brief=1 report_on days_before || fail "Day $day is green, but something it did breaks an earlier day."
 fi
 # So that the next day can be begun again: make reset.
-git -C "$lab" update-ref "refs/lab/day$day" "$(snapshot "Day $day is done")"
+git -C "$lab" update-ref "refs/lab/day$day" "$(commit_of "$tree" "Day $day is done")"
 echo "Day $day is done."
 [ "$day" = "$(newest_day)" ] ||
     echo "Next, in the same lab/: $(chapter_of $((day + 1))), and $(folder_of $((day + 1)) | sed "s|^$repo/||")/README.md"

@@ -104,6 +104,48 @@ write_sources() { # DIR AWK-VARIABLES...
     done < <(cd "$repo" && find src -name '*.rs')
 }
 
+# One check at a time: two would build into one target folder, and remember in one memory.
+# Says what it waits for. The lock goes with this process.
+one_at_a_time() { # WHAT
+    mkdir -p "$memory"
+    exec {lab_lock}>>"$memory/lock"
+    if ! flock --nonblock "$lab_lock"; then
+        echo "waiting for another one that works on lab/: $(cat "$memory/lock"). Ctrl-C gives up." >&2
+        flock "$lab_lock"
+    fi
+    printf '%s, since %(%H:%M)T\n' "$1" -1 >"$memory/lock"
+}
+
+another_may_go_on() { exec {lab_lock}>&-; }
+
+# Puts TREE, one of git's, into $checked: what is tested stays as it was when the check
+# began, whatever is saved meanwhile. Only what differs is written, so that cargo builds
+# no more than it must.
+checked=$memory/checked
+check_out() { # TREE
+    mkdir -p "$checked"
+    # The version is ours, see below.
+    rm -f "$checked/Cargo.toml" "$checked/Cargo.lock"
+    GIT_INDEX_FILE=$memory/checked.index git -C "$checked" --git-dir="$lab/.git" --work-tree="$checked" read-tree --reset -u "$1"
+    # Its own, for whoever calls cargo in lab/ uses the same target folder.
+    set_version "$checked" checked
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$lab/target}
+}
+
+# The test, and the task that turns it green, of those that a task's line "Green: "
+# promises: DAY, test, task, with tabs between.
+promises_of() { # DAY
+    local task
+    while read -r task; do
+        green_after "$1" "$task" | awk -v OFS='\t' -v day="$1" -v task="$task" '{ print day, $1, task }'
+    done < <(tasks_of "$1" | cut -f 1)
+}
+
+# The tasks of DAY that have a todo!() left in DIR, also one in a comment: 2 3
+open_tasks() { # DAY DIR
+    grep -rhoE "todo!\(\"day $1, task [0-9]+" "$2/src" | grep -oE '[0-9]+$' | sort -un | xargs || true
+}
+
 # The learner's files as they are at this moment, as git's tree; its hash. Branch,
 # index and files stay as they are.
 tree_of_now() {
@@ -115,13 +157,13 @@ tree_of_now() {
     rm "$index"
 }
 
-# The same as a commit, on no branch; its hash.
-snapshot() { # MESSAGE
-    git -C "$lab" -c user.name=lab -c user.email=lab@localhost commit-tree "$(tree_of_now)" -p HEAD -m "$1"
+# A tree as a commit, on no branch; its hash.
+commit_of() { # TREE MESSAGE
+    git -C "$lab" -c user.name=lab -c user.email=lab@localhost commit-tree "$1" -p HEAD -m "$2"
 }
 
-# Which src/ this is: another hash as soon as one character changes.
-source_id() { git -C "$lab" rev-parse "$(tree_of_now):src"; }
+# Which src/ a tree has: another hash as soon as one character changes.
+source_id() { git -C "$lab" rev-parse "$1:src"; } # TREE
 
 # Editors that use rust-analyzer see the code of this day, and not of day 1 alone.
 set_editors_day() { # DAY

@@ -6,7 +6,7 @@ set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/lab.sh"
 require_lab 1
 
-now=$(source_id)
+now=$(source_id "$(tree_of_now)")
 printf '%-26s %-9s %s\n' day 'todo!()s' 'last check'
 for day in $(all_days); do
     name=$(basename "$(folder_of "$day")")
@@ -19,8 +19,10 @@ for day in $(all_days); do
         [ "$green" = "$all" ] && [ "$todos" = 0 ] && mark='✓' || mark=' '
         failed=$(grep -c ' FAILED$' "$results" || true)
         check="$green of $all tests green"
+        later=$(grep -c ' later$' "$results" || true)
         [ "$failed" = 0 ] || check+=", $failed red"
-        [ $((green + failed)) = "$all" ] || check+=", $((all - green - failed)) not run"
+        [ "$later" = 0 ] || check+=", $later wait for a later task"
+        [ $((green + failed + later)) = "$all" ] || check+=", $((all - green - failed - later)) not run"
         check+=", $(date -r "$results" '+%a %H:%M')"
         [ "$(head -n 1 "$results")" = "$now" ] || check+="; lab/src has changed since"
     else

@@ -2,7 +2,7 @@
 # and remembered for `make progress`.
 # shellcheck shell=bash
 #
-# day, now, lab, memory and repo are theirs.
+# day, task, now, lab, checked, memory, stage and repo are theirs.
 # shellcheck disable=SC2154
 
 # Does what its arguments say, which prints what the guest's jobs print, and says in a
@@ -11,11 +11,26 @@ report_on() { # FUNCTION
     local number ended=0 color=''
     # Not within $(...), where stdout is a pipe.
     [ ! -t 1 ] || color=1
-    for number in $(seq "$day"); do tasks_of "$number" | sed "s/^/$number\t/"; done >"$memory/tasks"
-    "$@" | live_awk -v lab="$lab" -v tasks="$memory/tasks" -v results="$memory/new" \
+    for number in $(seq "$day"); do tasks_of "$number" | sed "s/^/$number\t/"; done >"$stage/tasks"
+    promises_of "$day" >"$stage/promises"
+    "$@" | live_awk -v lab="$checked" -v tasks="$stage/tasks" -v results="$stage/results" \
+        -v promises="$stage/promises" -v today="$day" -v task_asked="${task:-}" -v open_tasks="$(open_tasks "$day" "$checked")" \
         -v color="$color" -v brief="${brief:-}" -v red_first="${red_first:-}" -f "$repo/days/report.awk" || ended=$?
-    while read -r number; do remember "$number"; done < <(cut -d' ' -f1 "$memory/new" | sort -u)
+    while read -r number; do remember "$number"; done < <(cut -d' ' -f1 "$stage/results" | sort -u)
     return $ended
+}
+
+# What to do after a task whose tests are green.
+say_next_task() { # DAY TASK check|watch
+    local next
+    next=$(tasks_of "$1" | awk -F '\t' -v task="$2" '$1 > task' | sort -n | head -n 1)
+    if [ -n "$next" ]; then
+        echo "Task $2 is there. Next: task $(sed 's/\t/: /; s/\t.*//' <<<"$next"). make $3 DAY=$1 TASK=${next%%[[:space:]]*}"
+    elif [ -n "$(open_tasks "$1" "$checked")" ]; then
+        echo "Task $2 is there. Still to be written: task $(open_tasks "$1" "$checked")."
+    else
+        echo "Task $2 is there. All of the day, with its long tests and the days before: make check DAY=$1"
+    fi
 }
 
 # Each line is a test and how it ended last; the first, which source that was: $now.
@@ -26,7 +41,7 @@ remember() { # DAY
         echo "$now"
         awk -v day="$1" 'NR == FNR { if ($1 == day) ended[$2] = $3; next }
             FNR > 1 && !($1 in ended) { print }
-            END { for (test in ended) print test, ended[test] }' "$memory/new" "$known"
+            END { for (test in ended) print test, ended[test] }' "$stage/results" "$known"
     } >"$known.new"
     mv "$known.new" "$known"
 }

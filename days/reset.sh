@@ -22,6 +22,8 @@ else
 fi
 
 branch=before-reset-$(date +%Y%m%d-%H%M%S)
+# Two resets in one second keep two branches.
+while git -C "$lab" rev-parse --quiet --verify "refs/heads/$branch" >/dev/null; do branch=$branch-again; done
 echo "lab/src goes back to how it was $when. What is there now is kept in the branch $branch;"
 echo "to have it again: git -C lab restore --source=$branch -- src"
 if [ "${YES:-}" != 1 ]; then
@@ -29,5 +31,5 @@ if [ "${YES:-}" != 1 ]; then
     read -rp "Go on? [y/N] " answer
     [ "$answer" = y ] || fail "nothing was changed"
 fi
-git -C "$lab" branch "$branch" "$(snapshot "As it was before a reset of day $day")"
+git -C "$lab" branch "$branch" "$(commit_of "$(tree_of_now)" "As it was before a reset of day $day")"
 git -C "$lab" restore --source="$from" --worktree -- src

@@ -10,7 +10,7 @@ lab=${2:-$lab}
 
 require_day "$day" start
 [ ! -e "$lab" ] || fail "$lab is there already, and is yours: it is never overwritten." \
-    "Whoever started on an earlier day goes on in it: the stubs of the later days are in there." \
+    "If you started on an earlier day, go on in it: the stubs of the later days are in there." \
     "To start afresh, move it away first:  mv lab lab.old"
 
 new=$lab.new
@@ -22,6 +22,14 @@ printf '/target/\n/.lab/\n/.vscode/\n/rust-analyzer.toml\n' >"$new/.gitignore"
 
 make_workspace "$new"
 write_sources "$new" -v day="$day"
+# So that `make check DAY=1` works where the learner is.
+cat >"$new/Makefile" <<'MAKEFILE'
+# What you type here is done by the Makefile of the repository around lab/.
+.DEFAULT_GOAL := help
+%:
+	@$(MAKE) --no-print-directory -C .. $@
+Makefile: ;
+MAKEFILE
 
 git -C "$new" init --quiet --initial-branch=main
 git -C "$new" add .
@@ -30,6 +38,7 @@ mv "$new" "$lab"
 trap - EXIT
 set_editors_day "$day"
 [ -n "${2:-}" ] || {
-    echo "lab/ is yours: a crate of its own, which an editor opens as a folder of its own."
+    echo "lab/ is yours: a crate of its own. Open it in your editor as a folder of its own."
+    echo "The make commands work here and in lab/. cargo works on the code only in lab/: here it has the solution."
     echo "The exercise: $(folder_of "$day" | sed "s|^$repo/||")/README.md. Then: make check DAY=$day"
 }

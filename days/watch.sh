@@ -26,7 +26,7 @@ guest='' builder=''
 # waiting (for a save), building, built (for which a guest must be ready), testing.
 phase=waiting
 # The files as they were when we last looked, and what the round is about.
-seen='' why='' now=''
+seen='' why='' now='' tree=''
 # In a row, without having become ready; and in this round.
 failed_boots=0 deaths=0
 began=0 built=0 given=0
@@ -102,10 +102,12 @@ give_payload() {
 }
 
 build() {
+    one_at_a_time "make watch DAY=$day${task:+ TASK=$task}"
+    check_out "$tree"
     rm -rf "$stage"/{crates,tests*,guest1*}
     mkdir "$stage/crates"
     guests=1
-    add_crate "day$day" "$lab" "$day" "$(test_programs "$day" "$day")" &&
+    add_crate "day$day" "$checked" "$day" "$(test_programs "$day" "$day")" &&
         add_run green "day$day" "" "${task:+task${task}_ }--skip _long_" &&
         deal_tests &&
         prepare_guest 1
@@ -133,11 +135,6 @@ was_saved() {
     done
     changed=$(comm -3 <(echo "$seen") <(echo "$is") | sed 's/^\t//')
     [ -n "$changed" ] || return 1
-    # A file that is older than the build: cargo tells by its time that it need not be
-    # compiled. So it was moved here, and cargo must forget what it knows.
-    if awk -F '\t' -v built="$((began / 1000000))" '$2 < built { old = 1 } END { exit !old }' <<<"$(comm -13 <(echo "$seen") <(echo "$is"))"; then
-        rm -rf "${CARGO_TARGET_DIR:-$lab/target}"/*/debug/.fingerprint/tiny-docker-rs-*
-    fi
     seen=$is
     count=$(cut -f 1 <<<"$changed" | sort -u | wc -l)
     why="$(cut -f 1 <<<"$changed" | head -n 1) saved"
@@ -152,7 +149,9 @@ begin_round() {
         boot_guest
     fi
     deaths=0
-    now=$(source_id) || now=unknown
+    tree=$(tree_of_now)
+    # shellcheck disable=SC2034  # for report_on
+    now=$(source_id "$tree") || now=unknown
     began=${EPOCHREALTIME//[^0-9]/}
     phase=building
     status "$why: building"
@@ -193,15 +192,15 @@ tests_have_ended() {
     # It is no sign any more that a guest is ready.
     : >"$box/log"
     [ $ended = 0 ] || verdict=red
-    [ -s "$memory/new" ] || verdict="no quick test is left to run; all of them: make check DAY=$day"
+    [ -s "$stage/results" ] || verdict="no quick test is left to run; all of them: make check DAY=$day"
     say_verdict "$verdict" "$took"
     # Its work is done, and the next one's begins.
     end_guest
     boot_guest
 }
 
-# A guest that ended before it had anything to say. Its round is repeated, but not for
-# ever: what is tested may be what ends it.
+# A guest that ended before it had anything to say. Its round is repeated, but not forever:
+# what is tested may be what ends it.
 guest_has_died() {
     wait "$guest" 2>/dev/null || true
     if ! guest_is_ready; then failed_boots=$((failed_boots + 1)); else failed_boots=0; fi
@@ -249,10 +248,8 @@ say_verdict() { # VERDICT TIMES
 }
 
 say_what_next() {
-    local next=''
-    [ -z "$task" ] || next=$(tasks_of "$day" | cut -f 1 | awk -v task="$task" '$1 > task' | sort -n | head -n 1)
-    if [ -n "$next" ]; then
-        echo "Task $task is there. Next: make watch DAY=$day TASK=$next"
+    if [ -n "$task" ]; then
+        say_next_task "$day" "$task" watch
     else
         echo "All of the day, with its long tests and the days before: make check DAY=$day"
     fi
