@@ -27,6 +27,10 @@ since --ip 'broken.sh 1                                         a broken network
 cat <<'WELCOME'
     rootfs/busybox  rootfs/debian (with python3)        root file systems
 
+  Two things that you will see here and did not make: the cgroup init.scope, into
+  which this VM's init put your shell (systemd does the same), and the network
+  interface dummy0, which comes with its kernel module and leads nowhere.
+
   To leave: exit, or Ctrl-D.
 
 WELCOME

@@ -12,4 +12,5 @@ set -euo pipefail
 new_payload "${1:-$(newest_day)}" "$repo${2:+/lab}"
 install -m 755 "$repo/days/day9-net/broken.sh" "$stage/root/usr/local/bin/"
 pack_payload
+echo "vm: booting (about 10 s; where QEMU must emulate, about a minute)" >&2
 "$vm/shell.sh" "$stage/payload.tar"

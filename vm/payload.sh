@@ -13,7 +13,7 @@ new_payload() { # DAY CRATE
     trap 'rm -rf "$stage"' EXIT
     "$vm/setup.sh"
     "$vm/build-image.sh"
-    echo "vm: building tiny-docker (day $day)" >&2
+    echo "vm: building tiny-docker of day $day (the first time: a few minutes)" >&2
     (cd "$crate" && quietly "vm: building" cargo --color never build --release --features "day$day" --target-dir "$crate/target")
     install -D -m 755 "$crate"/target/*/release/tiny-docker "$stage/root/usr/local/bin/tiny-docker"
     mkdir -p "$stage/root/payload"
