@@ -68,7 +68,8 @@ fn next_free(dir: &Path, lan: &Lan, in_use: impl Fn(Ipv4Addr) -> Result<bool>) -
     let (network, bits, count) = (lan.network, lan.bits, lan.hosts().count());
     about_to_go.with_context(|| {
         format!(
-            "all {count} addresses of {network}/{bits} are in use; stop a container, or use a larger subnet: --subnet"
+            "all {count} addresses of {network}/{bits} are in use; stop a container, \
+             or use a larger subnet: --subnet"
         )
     })
     // ANCHOR_END: day9_task2_next_free_solution

@@ -98,12 +98,12 @@ pub fn check_ours(lan: &Lan, link: &LinkMessage) -> Result<u32> {
     match mark(link) {
         Some(theirs) if theirs == gateway => Ok(link.header.index),
         Some(theirs) => bail!(
-            "{name} is ours, but for the subnet of {theirs}, and {gateway} was asked for; remove it (tiny-docker \
-             network rm --bridge {name}), or choose another: --bridge td1"
+            "{name} is ours, but for the subnet of {theirs}, and {gateway} was asked for; \
+             remove it (tiny-docker network rm --bridge {name}), or choose another: --bridge td1"
         ),
         None => bail!(
-            "there is an interface {name}, and it is not ours: expected a bridge with the hardware address {}; \
-             choose another name: --bridge td1, or TINY_DOCKER_BRIDGE=td1",
+            "there is an interface {name}, and it is not ours: expected a bridge with the hardware \
+             address {}; choose another name: --bridge td1, or TINY_DOCKER_BRIDGE=td1",
             colons(&hardware_address(gateway))
         ),
     }
@@ -262,8 +262,8 @@ fn restore_route(lan: &Lan, netlink: &Netlink, bridge: u32, has_carrier: bool) -
         Some(index) if index == bridge => Ok(()),
         _ if !has_carrier => Ok(()),
         other => bail!(
-            "the host sends what is for {anybody}, a container, to {} instead of to {name}; see ip route get {anybody}, \
-             or choose another subnet: tiny-docker network rm, and then --subnet 10.20.0.0/24",
+            "the host sends what is for {anybody}, a container, to {} instead of to {name}; see \
+             ip route get {anybody}, or choose another subnet: tiny-docker network rm, and then --subnet 10.20.0.0/24",
             other.and_then(name_of).unwrap_or("nobody".into())
         ),
     }

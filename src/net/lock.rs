@@ -80,7 +80,10 @@ pub fn make_private(dir: &Path) -> Result<()> {
             Err(error) if error.kind() == ErrorKind::NotFound && Path::new("/run").is_dir() => continue,
             other => {
                 return other.with_context(|| {
-                    format!("make {dir:?}, where the addresses of containers are kept: it needs root, and a /run that can be written")
+                    format!(
+                        "make {dir:?}, where the addresses of containers are kept: it needs root, \
+                         and a /run that can be written"
+                    )
                 });
             }
         }

@@ -65,7 +65,8 @@ fn remove(name: &str) -> Result<()> {
     while let Some(link) = find_link(&netlink, name)? {
         if mark(&link).is_none() {
             bail!(
-                "the interface {name} is not ours, and stays; ours is a bridge whose hardware address begins with 02:74"
+                "the interface {name} is not ours, and stays; ours is a bridge whose hardware address \
+                 begins with 02:74"
             );
         }
         let index = link.header.index;

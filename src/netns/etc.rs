@@ -255,7 +255,8 @@ fn is_there(etc: &Dir, name: &str) -> Result<bool> {
     match statat(etc, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {
             bail!(
-                "/etc/{name} of the rootfs is a directory; expected a file, for the container's own is mounted there: remove it"
+                "/etc/{name} of the rootfs is a directory; expected a file, for the container's own is \
+                 mounted there: remove it"
             )
         }
         Ok(_) => Ok(true),
