@@ -295,7 +295,7 @@ fn task2_a_name_is_one_containers() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_garbage_is_named_skipped_and_left_alone() {
+fn task2_garbage_is_named_listed_and_left_alone() {
     let world = World::new();
     run(&world, &["--name", "good"], "true").success();
     let garbage = |id: &str| {
@@ -321,7 +321,8 @@ fn task2_garbage_is_named_skipped_and_left_alone() {
     fs::write(world.containers().join("notes.txt"), "mine").unwrap();
     let before = tree(&world.containers());
 
-    let assert = world.tiny_docker(["ps", "-a"]).assert().success();
+    // A listing that lacks something does not exit with 0.
+    let assert = world.tiny_docker(["ps", "-a"]).assert().code(1);
     let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
     for name in (1..=0xd)
         .filter(|n| *n != 0xb)
@@ -334,7 +335,14 @@ fn task2_garbage_is_named_skipped_and_left_alone() {
     for words in ["use the newer one", "belongs to user 65534"] {
         assert!(stderr.contains(words), "expected {words:?} of one of them in:\n{stderr}");
     }
-    assert_eq!(String::from_utf8_lossy(&assert.get_output().stdout).lines().count(), 2);
+    // The good one, and the twelve that have the name of a container.
+    let stdout = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
+    assert_eq!(
+        (stdout.lines().count(), stdout.matches(" Unreadable ").count()),
+        (1 + 1 + 12, 12),
+        "{stdout}"
+    );
+    world.tiny_docker(["inspect", "000000000001"]).assert().code(1).stdout(contains("no record"));
     assert_eq!(world.inspect("good")["exit_code"], 0);
     run(&world, &["--rm", "--name", "another"], "true").success();
     assert_eq!(tree(&world.containers()), before);
@@ -506,6 +514,259 @@ fn task3_when_run_was_killed_ps_tells_the_truth() {
     running.ends_with_its_runtime();
     assert!(world.ps().contains("Exited (unknown)"), "{}", world.ps());
     assert_eq!(world.inspect("web")["exit_code"], Value::Null);
+}
+
+/// Runs `flags` and `script` with SIGKILL before the `moment`th thing that the runtime does.
+fn killed_at(world: &World, moment: u32) -> bool {
+    let mut command = world.tiny_docker(["run", "sh", "-c", "exit 7"]);
+    let output = command.env("TINY_DOCKER_DIE_AT", format!("parent:{moment}")).output().unwrap();
+    output.status.code().is_none()
+}
+
+// A run that is killed before its first record left a directory without one, and each ps from
+// then on printed a line for it.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_killed_run_leaves_a_container_or_none() {
+    let world = World::new();
+    let (mut killed, mut aside) = (0, 0);
+    let left = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().count();
+    for moment in 1..200 {
+        if !killed_at(&world, moment) {
+            break;
+        }
+        killed += 1;
+        for dir in dirs(&world) {
+            let text = fs::read(dir.join("config.json")).unwrap_or_default();
+            let whole = serde_json::from_slice::<Value>(&text);
+            assert!(
+                whole.is_ok(),
+                "killed at its moment {moment}, it left {dir:?} without a record: {whole:?}"
+            );
+        }
+        aside += left(world.containers().join("../aside"));
+        // What is left goes by itself, and without a word.
+        let ps = world.tiny_docker(["ps", "-aq"]).assert().success().stderr(is_empty());
+        assert_eq!(left(world.containers().join("../aside")), 0, "killed at its moment {moment}");
+        let ids = String::from_utf8(ps.get_output().stdout.clone()).unwrap();
+        let words: Vec<&str> = ["rm", "-f"].into_iter().chain(ids.lines()).collect();
+        if words.len() > 2 {
+            world.tiny_docker(words).assert().success();
+        }
+        assert_eq!(dirs(&world).len(), 0, "killed at its moment {moment}");
+    }
+    assert!(killed > 10, "{killed}");
+    assert!(aside > 0, "it is made in one place, and renamed to another");
+}
+
+// The same by the clock, wherever it is by then.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_run_that_is_killed_early_is_forgotten() {
+    let world = World::new();
+    for round in 0..40 {
+        let mut run = Command::new(common::binary()).args(["run", "true"]).spawn().unwrap();
+        thread::sleep(std::time::Duration::from_micros(300 * round));
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    until("none of them is about to start", || {
+        world.tiny_docker(["ps", "-a"]).assert().success().stderr(is_empty());
+        !world.ps().contains("Created")
+    });
+    world.remove_all();
+}
+
+/// The calls of `tiny-docker` with `words` that wait for a disk, end a process or open a file:
+/// who, and what; in order. The state directory is on a disk.
+fn disk_calls(world: &World, words: &[&str]) -> Vec<(String, String)> {
+    let (state, trace) = (tempfile::tempdir_in("/var/tmp").unwrap(), world.dir().join("trace"));
+    let calls = "trace=execve,exit_group,open,openat,sync,syncfs,fsync,fdatasync,sync_file_range,msync,io_uring_setup";
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", "signal=none", "-e", calls, "-o"]).arg(&trace);
+    // It follows whoever flushes, and so it ends after that.
+    let status = strace.arg(common::binary()).arg("--root").arg(state.path()).args(words).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+    let split = |line: &str| {
+        let (pid, call) = line.split_once(' ').unwrap();
+        (pid.to_string(), call.trim().to_string())
+    };
+    fs::read_to_string(trace).unwrap().lines().map(split).collect()
+}
+
+fn is_flush(call: &str) -> bool {
+    let flushes = ["sync", "fsync", "fdatasync", "sync_file_range", "msync", "io_uring"];
+    flushes.iter().any(|name| call.starts_with(name)) || call.contains("O_SYNC") || call.contains("O_DSYNC")
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_nobody_waits_for_the_disk() {
+    let world = World::new();
+    let calls = disk_calls(&world, &["run", "sh", "-c", "exit 3"]);
+    let run = calls[0].0.clone();
+    let end = calls.iter().position(|(who, call)| *who == run && call.starts_with("exit_group")).unwrap();
+    let waited = calls[..end].iter().find(|(_, call)| is_flush(call));
+    assert_eq!(waited, None, "between Enter and the prompt somebody waits for the disk");
+    let flush = calls[end..].iter().filter(|(who, call)| *who != run && is_flush(call)).count();
+    assert_eq!(flush, 1, "how it ended comes to the disk, and nobody waits for that: {calls:?}");
+
+    // While it runs a flush is begun as well, by somebody else than run and the command.
+    let calls = disk_calls(&world, &["run", "sh", "-c", "sleep 2; exit 3"]);
+    let run = calls[0].0.clone();
+    let end = calls.iter().position(|(who, call)| *who == run && call.starts_with("exit_group")).unwrap();
+    let flushes: Vec<_> = calls[..end].iter().filter(|(_, call)| is_flush(call)).collect();
+    assert_eq!(flushes.len(), 1, "that it runs comes to the disk: {calls:?}");
+    assert_ne!(flushes[0].0, run, "run itself waits for the disk");
+}
+
+// https://github.com/moby/moby/issues/10178
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_full_disk_takes_no_exit_code() {
+    let world = World::new();
+    let state = world.dir().join("state");
+    fs::create_dir(&state).unwrap();
+    let mount = |words: &[&str]| {
+        assert!(Command::new("mount").args(words).arg(&state).status().unwrap().success());
+    };
+    mount(&["-t", "tmpfs", "-o", "size=256k", "tmpfs"]);
+    let fill = format!("head -c 10000000 /dev/zero >{}/filled 2>&-; exit 3", state.display());
+    let filled = world.tiny_docker(["run", "--name", "web", "sh", "-c", &fill]).output().unwrap();
+    let ps = world.tiny_docker(["ps", "-a"]).output().unwrap();
+    // Nothing can be begun now, and nothing is left of the attempt.
+    let refused = world.tiny_docker(["run", "--name", "late", "true"]).output().unwrap();
+    let left = (dirs(&world).len(), fs::read_dir(state.join("aside")).unwrap().count());
+    // Showing needs no writing.
+    let record = dirs(&world)[0].join("config.json");
+    let running = fs::read_to_string(&record).unwrap().replace("\"exited\"", "\"running\"");
+    fs::remove_file(state.join("filled")).unwrap();
+    fs::write(&record, running).unwrap();
+    mount(&["-o", "remount,ro"]);
+    let read_only = world.tiny_docker(["ps", "-a"]).output().unwrap();
+    let inspect = world.tiny_docker(["inspect", "web"]).output().unwrap();
+    assert!(Command::new("umount").arg(&state).status().unwrap().success());
+
+    assert_eq!(filled.status.code(), Some(3), "{filled:?}");
+    assert!(ps.status.success() && ps.stderr.is_empty(), "{ps:?}");
+    assert!(String::from_utf8_lossy(&ps.stdout).contains("Exited (3)"), "{ps:?}");
+    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
+    assert!(contains("No space left").eval(&String::from_utf8_lossy(&refused.stderr)), "{refused:?}");
+    assert_eq!(left, (1, 0));
+    assert!(read_only.status.success() && read_only.stderr.is_empty(), "{read_only:?}");
+    assert!(String::from_utf8_lossy(&read_only.stdout).contains("Exited ("), "{read_only:?}");
+    assert!(inspect.status.success(), "{inspect:?}");
+}
+
+// https://github.com/clearcontainers/runtime/issues/891
+// https://github.com/kata-containers/runtime/issues/386
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_command_of_any_length_is_listed_and_removed() {
+    let world = World::new();
+    let mut words = words(&["--name", "web"], "echo ready; exec sleep 1000");
+    words.extend((100_001..180_001).map(|number| number.to_string()));
+    let mut running = world.start(words);
+    running.line();
+    let ps = world.tiny_docker(["ps"]).assert().success().stderr(is_empty());
+    assert!(String::from_utf8_lossy(&ps.get_output().stdout).contains("Up "), "{ps}");
+    run(&world, &["--name", "web"], "true").code(125).stderr(contains("\"web\" is taken"));
+    world.tiny_docker(["rm", "-f", "web"]).assert().success().stdout("web\n");
+    assert_eq!(running.ended(), 137);
+    assert_eq!(dirs(&world).len(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_record_that_cannot_be_read_is_still_a_container() {
+    let world = World::new();
+    let damages: [fn(&Path); 6] = [
+        |record| fs::write(record, "garbage").unwrap(),
+        |record| fs::write(record, "").unwrap(),
+        |record| fs::write(record, [0; 500]).unwrap(),
+        |record| fs::write(record, r#"{"version": 7, "since": "the future"}"#).unwrap(),
+        |record| fs::File::options().write(true).open(record).unwrap().set_len(1 << 40).unwrap(),
+        |record| {
+            fs::remove_file(record).unwrap();
+            nix::unistd::mkfifo(record, Mode::S_IRWXU).unwrap();
+        },
+    ];
+    for damage in damages {
+        let mut running = start(&world, &["--name", "web"], "echo ready; exec sleep 1000");
+        let (dir, record) = the_record(&world);
+        damage(&dir.join("config.json"));
+        let ps = world.tiny_docker(["ps"]).assert().code(1).stderr(contains("config.json"));
+        let row = format!("web    {} ", record["pid"]);
+        let row = ps.stdout(contains(row.trim_end()).and(contains("Up ")));
+        drop(row);
+        let shown = world.tiny_docker(["inspect", "web"]).assert().code(1);
+        let shown: Value = serde_json::from_slice(&shown.get_output().stdout).unwrap();
+        assert_eq!((&shown[0]["id"], &shown[0]["pid"]), (&record["id"], &record["pid"]));
+        run(&world, &["--name", "web"], "true").code(125).stderr(contains("\"web\" is taken"));
+        world.tiny_docker(["rm", "web"]).assert().code(1).stderr(contains("rm -f web"));
+        world.tiny_docker(["rm", "-f", "web"]).assert().success().stderr(is_empty());
+        assert_eq!(running.ended(), 137);
+        assert_eq!(dirs(&world).len(), 0);
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_of_a_torn_record_the_one_before_is_shown() {
+    let world = World::new();
+    for torn in [0, 40] {
+        run(&world, &["--name", "web"], "exit 3").code(3);
+        let file = the_record(&world).0.join("config.json");
+        let text = fs::read(&file).unwrap();
+        // As after a power cut: nothing, half of it, or zeros.
+        fs::write(&file, &text[..torn]).unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_len(if torn > 0 { 900 } else { 0 }).unwrap();
+        let ps = world.ps();
+        assert!(ps.contains("web") && ps.contains("Exited (unknown)"), "{ps}");
+        world.tiny_docker(["rm", "web"]).assert().success();
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_an_empty_variable_counts_as_unset() {
+    let world = World::new();
+    plant(&world, "aaaa00000000", json!({}));
+    let mut ps = world.tiny_docker(["ps", "-a"]);
+    ps.env("TINY_DOCKER_ROOT", "").assert().success().stdout(contains("aaaa").not());
+    world.tiny_docker(["ps", "--root", ""]).assert().code(2);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_what_cannot_be_seen_is_not_gone() {
+    let world = World::new();
+    let mut running = start(&world, &["--name", "web"], "echo ready; exec sleep 1000");
+    // From another pid namespace there is no process of that number.
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(common::binary());
+    let began = std::time::Instant::now();
+    let output = elsewhere.args(["rm", "-f", "web"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(said.contains("pid namespace"), "{said}");
+    assert!(began.elapsed() < common::deadline() / 12, "it waited for nothing");
+    assert_eq!(world.inspect("web")["status"], "running");
+    running.signal_command(Signal::SIGKILL);
+    running.ended();
+
+    // With a handle on the process there is no file descriptor left to read its start time.
+    let mut alive = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = alive.id() as i64;
+    let running = json!({"status": "running", "pid": pid, "start_time": start_time(pid), "boot_id": boot_id(),
+        "exit_code": null, "finished_at": null});
+    let dir = plant(&world, "aaaa00000000", running);
+    let mut few = Command::new("prlimit");
+    let output = few.arg("--nofile=4:4").arg(common::binary()).args(["rm", "aaaa00000000"]).output().unwrap();
+    assert!(dir.exists(), "rm removed what runs: {output:?}");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    alive.kill().unwrap();
+    alive.wait().unwrap();
 }
 
 #[test]

@@ -3,23 +3,31 @@
 //! The mechanism of a run: its container gets an id and a record, which follows
 //! it from its first moment to its last.
 
+pub mod aside;
 pub mod at_once;
 pub mod ending;
+pub mod files;
+pub mod flush;
 pub mod output;
+pub mod owner;
 pub mod pidfd;
 pub mod ps;
+pub mod read;
 pub mod record;
 pub mod state;
 pub mod traces;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use nix::unistd::Pid;
 
 use crate::container::{Container, Mechanism};
-use crate::error::Result;
+use crate::error::{self, Result};
+use crate::wait::Arrived;
 
+use self::flush::Alarm;
+use self::owner::Owner;
 use self::record::Record;
-use self::state::{Owner, State};
+use self::state::State;
 
 /// The flags of day 4.
 #[derive(Debug, clap::Args)]
@@ -38,6 +46,10 @@ pub struct Metadata {
     /// The container's record, and the right to change it.
     #[arg(skip)]
     owned: Option<(Owner, Record)>,
+
+    /// Rings when the container has been running for a moment.
+    #[arg(skip)]
+    alarm: Option<Alarm>,
 }
 
 // ANCHOR: mechanism
@@ -47,6 +59,7 @@ impl Mechanism for Metadata {
             check_name(name)?;
         }
         let mut record = Record::new(container.plan.clone(), self.name.take());
+        record.owned_by_this_process()?;
         let owner = self.state.create(&mut record)?;
         container.parts.id = Some(record.id.clone());
         container.parts.dir = Some(owner.dir.clone());
@@ -58,14 +71,32 @@ impl Mechanism for Metadata {
     // cannot start after all, cleanup removes the record.
     fn attach(&mut self, container: &mut Container, child: Pid) -> Result<()> {
         let Some((owner, record)) = &mut self.owned else { return Ok(()) };
-        // By now every mechanism has said what its flags ask for.
+        // By now every mechanism has said what its flags ask for; and with -d another
+        // process looks after the container than the one that began.
         record.plan = container.plan.clone();
         record.address = container.parts.address;
+        record.owned_by_this_process()?;
         record.started(child.as_raw())?;
-        owner.write(record)
+        owner.sign(record)?;
+        owner.write(record)?;
+        owner.make_room(record)
+    }
+
+    fn started(&mut self, _container: &mut Container, _child: Pid) -> Result<()> {
+        self.alarm = if self.rm { None } else { Alarm::set() };
+        Ok(())
+    }
+
+    fn signalled(&mut self, _child: Pid, arrived: Arrived) -> Result<bool> {
+        let rang = self.alarm.is_some() && arrived.signal == Alarm::SIGNAL as i32;
+        if let Some((owner, _)) = self.owned.as_ref().filter(|_| rang) {
+            flush::soon(&owner.dir);
+        }
+        Ok(rang)
     }
 
     fn cleanup(&mut self, container: &mut Container) -> Result<()> {
+        self.alarm = None;
         let Some((owner, mut record)) = self.owned.take() else { return Ok(()) };
         match container.end.exit {
             Some((status, exit_code)) if !self.rm => {
@@ -73,7 +104,14 @@ impl Mechanism for Metadata {
                 record.oom_killed = container.end.oom_killed;
                 let failures = || Some(container.end.failures.join("; ")).filter(|words| !words.is_empty());
                 record.reason = container.end.reason.clone().or_else(failures);
-                owner.write(&record).with_context(|| format!("remember how container {} ended", record.id))
+                // The command has ended as it did, whether that can be written down or not.
+                match owner.write_end(&record) {
+                    Ok(()) => flush::soon(&owner.dir),
+                    Err(error) => error::print(
+                        &error.context(format!("container {}: its end could not be written down", record.id)),
+                    ),
+                }
+                Ok(())
             }
             // It never started, so that there is nothing to remember; or nobody
             // wants to.

@@ -1,16 +1,15 @@
 //! Day 4: `ps`, `inspect` and `rm`.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::thread::sleep;
 
 use anyhow::bail;
 use jiff::Timestamp;
 
-use crate::error::{self, Result};
+use crate::error::{self, COMMAND_FAILED, Result};
 use crate::metadata::output::{Format, columns, print};
 use crate::metadata::record::{Record, Shown, Status};
-use crate::metadata::state::{State, is_id};
+use crate::metadata::state::State;
 use crate::metadata::traces::kill_all;
 use crate::wait::{A_MOMENT, PATIENCE};
 
@@ -68,17 +67,29 @@ pub struct Rm {
 impl Ps {
     /// Prints the table, or what else the flags ask for. Returns the exit code.
     pub fn execute(self) -> Result<u8> {
+        self.state.sweep();
         let listing = self.state.list()?;
         for complaint in &listing.complaints {
             error::say(complaint);
         }
+        let mut code = 0;
         let mut records = Vec::new();
         for record in listing.records {
             match self.state.settle(record.clone()) {
                 Ok(settled) => records.push(settled),
-                // Removed by somebody since it was listed.
-                Err(_) if !self.state.dir(&record.id).exists() => {}
-                Err(error) => error::print(&error),
+                // Removed by somebody since it was listed, or forgotten.
+                Err(_) if !self.state.is_there(&record.id) => {}
+                Err(error) => {
+                    error::print(&error.context(format!("container {}", record.id)));
+                    code = COMMAND_FAILED;
+                    records.push(record);
+                }
+            }
+        }
+        for record in &records {
+            if let Some(why) = &record.unreadable {
+                error::say(format_args!("{}: {why}", self.state.dir(&record.id).display()));
+                code = COMMAND_FAILED;
             }
         }
         records.retain(|record| self.all || record.status == Status::Running);
@@ -93,7 +104,8 @@ impl Ps {
                 }
             }
         }
-        print(&text)
+        print(&text)?;
+        Ok(code)
     }
 }
 
@@ -102,8 +114,20 @@ impl Inspect {
     pub fn execute(self) -> Result<u8> {
         let mut records = Vec::new();
         let code = error::for_each(&self.containers, |word| {
-            records.push(self.state.settle(self.state.find(word)?)?);
-            Ok(())
+            let found = self.state.find(word)?;
+            let (record, error) = match self.state.settle(found.clone()) {
+                Err(error) if !self.state.is_there(&found.id) => return Err(error),
+                // Shown all the same.
+                Err(error) => (found, Some(error)),
+                Ok(record) => (record, None),
+            };
+            let why = record.unreadable.clone();
+            records.push(record);
+            match (error, why) {
+                (Some(error), _) => Err(error),
+                (None, Some(why)) => bail!("container {word}: {why}"),
+                (None, None) => Ok(()),
+            }
         });
         let shown: Vec<Shown> = records.iter().map(Shown::from).collect();
         print(&(serde_json::to_string_pretty(&shown)? + "\n"))?;
@@ -114,6 +138,7 @@ impl Inspect {
 impl Rm {
     /// Prints what it removed. Returns the exit code: 1 if one could not be.
     pub fn execute(self) -> Result<u8> {
+        self.state.sweep();
         Ok(error::for_each(&self.containers, |word| {
             self.remove(word)?;
             print(&format!("{word}\n")).map(drop)
@@ -121,13 +146,14 @@ impl Rm {
     }
 
     fn remove(&self, word: &str) -> Result<()> {
-        let id = match self.state.find(word) {
-            Ok(record) => record.id,
-            Err(error) => return self.remove_unreadable(word, error),
-        };
-        match self.remove_container(&id) {
+        let record = self.state.find(word)?;
+        let id = &record.id;
+        if let Some(why) = record.unreadable.as_ref().filter(|_| !self.force) {
+            bail!("container {word} cannot be read; tiny-docker rm -f {word} removes it all the same: {why}");
+        }
+        match self.remove_container(id) {
             // Somebody else was faster: another rm, or `run --rm`.
-            Err(_) if !self.state.dir(&id).exists() => Ok(()),
+            Err(_) if !self.state.is_there(id) => Ok(()),
             outcome => outcome,
         }
     }
@@ -161,21 +187,6 @@ impl Rm {
         // ANCHOR_END: day4_task4_remove_container_solution
     }
     // ANCHOR_END: rm
-
-    /// A directory with the name of a container and no record that can be read.
-    /// It goes only when somebody insists.
-    fn remove_unreadable(&self, word: &str, error: anyhow::Error) -> Result<()> {
-        let dir = self.state.dir(word);
-        if !is_id(Some(word.as_ref())) || !fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir()) {
-            return Err(error);
-        }
-        match self.state.read(word) {
-            Ok(_) => bail!("container {word} is being made at this moment"),
-            Err(error) if !self.force => Err(error
-                .context(format!("{word} cannot be read; tiny-docker rm -f {word} removes it all the same"))),
-            Err(_) => self.state.own(word)?.remove(),
-        }
-    }
 }
 
 fn table(records: &[Record], no_trunc: bool) -> String {
@@ -188,7 +199,7 @@ fn table(records: &[Record], no_trunc: bool) -> String {
                 record.id.clone(),
                 record.name.clone().unwrap_or_default(),
                 record.pid.map(|pid| pid.to_string()).unwrap_or_default(),
-                status(record, now),
+                if unknown(record) { "Unreadable".into() } else { status(record, now) },
                 format!("{} ago", since(record.created_at, now)),
                 command(record, no_trunc),
             ]
@@ -202,6 +213,11 @@ fn table(records: &[Record], no_trunc: bool) -> String {
         }
     }
     columns(&head, &rows)
+}
+
+/// Is it unknown what the container does?
+fn unknown(record: &Record) -> bool {
+    record.unreadable.is_some() && record.status != Status::Running
 }
 
 // ANCHOR: status

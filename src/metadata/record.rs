@@ -1,13 +1,15 @@
 //! Day 4: the record of one container, and the evidence that it is still true.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,13 @@ pub struct Record {
     pub start_time: Option<u64>,
     /// Of which boot. (random(4), boot_id)
     pub boot_id: Option<String>,
+    /// In which pid namespace these numbers mean what they say: the inode of its
+    /// /proc/PID/ns/pid. (pid_namespaces(7))
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<u64>,
+    /// Who looks after it, until it has ended: its `run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Identity>,
     /// What `run` exits with; `None` if nobody saw it end.
     pub exit_code: Option<u8>,
     /// The signal that killed it.
@@ -57,8 +66,57 @@ pub struct Record {
     /// Why it ended, in words, where the exit code does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why it cannot be read, if it cannot; then the rest is what is known all the same.
+    #[serde(skip)]
+    pub unreadable: Option<String>,
 }
 // ANCHOR_END: record
+
+/// A process, by the two signs that tell it from a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its number on the host.
+    pub pid: i32,
+    /// When it started. (proc_pid_stat(5), field 22)
+    pub start_time: u64,
+}
+
+impl Identity {
+    /// This process's.
+    pub fn of_this_process() -> Result<Identity> {
+        let pid = std::process::id() as i32;
+        Ok(Identity { pid, start_time: start_time(pid)?.context("there is no /proc/self/stat")? })
+    }
+
+    /// A handle on it, if it still runs.
+    pub fn process(&self) -> Result<Option<Process>> {
+        // First the handle, then the look at the start time: what the handle means can no
+        // longer change in between.
+        let Some(process) = Process::open(self.pid)? else { return Ok(None) };
+        let same = start_time(self.pid)? == Some(self.start_time);
+        Ok((same && !process.has_ended(Some(Duration::ZERO))?).then_some(process))
+    }
+}
+
+/// What of a record is in its container's lock too: so much that the container can be
+/// found, stopped and removed when its record cannot be read.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Brief {
+    /// From `--name`.
+    pub name: Option<String>,
+    /// When `run` began.
+    pub created_at: Timestamp,
+    /// The process id of its command.
+    pub pid: Option<i32>,
+    /// When that process started.
+    pub start_time: Option<u64>,
+    /// Of which boot.
+    pub boot_id: Option<String>,
+    /// Where these numbers mean what they say.
+    pub pid_namespace: Option<u64>,
+    /// Who looks after it.
+    pub owner: Option<Identity>,
+}
 
 /// What a container does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,12 +144,46 @@ impl Record {
             pid: None,
             start_time: None,
             boot_id: None,
+            pid_namespace: None,
+            owner: None,
             exit_code: None,
             signal: None,
             finished_at: None,
             address: None,
             oom_killed: None,
             reason: None,
+            unreadable: None,
+        }
+    }
+
+    /// What is known of the container `id` whose record cannot be read, and `why`.
+    pub fn unreadable(id: String, brief: Brief, why: String) -> Record {
+        let mut plan = Plan::new(vec![]);
+        plan.environment.clear();
+        Record {
+            id,
+            status: if brief.pid.is_some() { Status::Running } else { Status::Exited },
+            created_at: brief.created_at,
+            pid: brief.pid,
+            start_time: brief.start_time,
+            boot_id: brief.boot_id,
+            pid_namespace: brief.pid_namespace,
+            owner: brief.owner,
+            unreadable: Some(why),
+            ..Record::new(plan, brief.name)
+        }
+    }
+
+    /// What the container's lock says of it.
+    pub fn brief(&self) -> Brief {
+        Brief {
+            name: self.name.clone(),
+            created_at: self.created_at,
+            pid: self.pid,
+            start_time: self.start_time,
+            boot_id: self.boot_id.clone(),
+            pid_namespace: self.pid_namespace,
+            owner: self.owner,
         }
     }
 
@@ -101,7 +193,7 @@ impl Record {
         // ANCHOR: day4_task1_started_solution
         self.status = Status::Running;
         self.pid = Some(pid);
-        self.start_time = start_time(pid);
+        self.start_time = start_time(pid)?;
         self.boot_id = Some(boot_id()?.into());
         Ok(())
         // ANCHOR_END: day4_task1_started_solution
@@ -124,6 +216,27 @@ impl Record {
         self.status = Status::Exited;
         self.finished_at = Some(Timestamp::now());
         (self.pid, self.start_time, self.boot_id, self.address) = (None, None, None, None);
+        (self.pid_namespace, self.owner) = (None, None);
+    }
+
+    /// From here on this process looks after the container.
+    pub fn owned_by_this_process(&mut self) -> Result<()> {
+        self.owner = Some(Identity::of_this_process()?);
+        self.pid_namespace = Some(pid_namespace()?);
+        Ok(())
+    }
+
+    /// Fails if its processes cannot be seen from here, whether they run or not: then "I see
+    /// none" does not mean "there is none".
+    pub fn is_visible(&self) -> Result<()> {
+        match self.pid_namespace {
+            Some(theirs) if theirs != pid_namespace()? => bail!(
+                "container {} belongs to another pid namespace, and from here its process cannot be seen; \
+                 use tiny-docker where it was started",
+                self.title()
+            ),
+            _ => Ok(()),
+        }
     }
 
     // ANCHOR: process
@@ -140,7 +253,7 @@ impl Record {
             return Ok(None);
         }
         let Some(process) = Process::open(pid)? else { return Ok(None) };
-        let same = self.start_time.is_some() && start_time(pid) == self.start_time;
+        let same = self.start_time.is_some() && start_time(pid)? == self.start_time;
         Ok((same && !process.has_ended(Some(Duration::ZERO))?).then_some(process))
         // ANCHOR_END: day4_task3_process_solution
     }
@@ -182,6 +295,8 @@ pub struct Shown<'a> {
     oom_killed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<&'a str>,
 }
 
 impl<'a> From<&'a Record> for Shown<'a> {
@@ -205,20 +320,31 @@ impl<'a> From<&'a Record> for Shown<'a> {
             address: record.address,
             oom_killed: record.oom_killed,
             reason: record.reason.as_deref(),
+            unreadable: record.unreadable.as_deref(),
         }
     }
 }
 
 // ANCHOR: start_time
-/// Field 22 of /proc/PID/stat. `None` when there is no such process.
-fn start_time(pid: i32) -> Option<u64> {
+/// Field 22 of /proc/PID/stat. `None` when there is no such process; any other error is one:
+/// "I cannot tell" is not "it is gone".
+fn start_time(pid: i32) -> Result<Option<u64>> {
     // ANCHOR: day4_task1_start_time_solution
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let file = format!("/proc/{pid}/stat");
+    let stat = match fs::read(&file) {
+        // ESRCH: it has ended since the file was opened.
+        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(None);
+        }
+        stat => stat.with_context(|| format!("read {file}"))?,
+    };
     // The second field is the program's name in parentheses. A program chooses
     // its name, and may call itself ") Z 1 1": count from the last parenthesis.
-    let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(&stat[name_ends + 1..]).ok()?;
-    rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    let name_ends = stat.iter().rposition(|byte| *byte == b')').context("a name in parentheses")?;
+    let rest = std::str::from_utf8(&stat[name_ends + 1..])?;
+    let field =
+        rest.split_ascii_whitespace().nth(22 - 3).with_context(|| format!("{file} has no field 22"))?;
+    Ok(Some(field.parse().with_context(|| format!("field 22 of {file}"))?))
     // ANCHOR_END: day4_task1_start_time_solution
 }
 // ANCHOR_END: start_time
@@ -231,4 +357,10 @@ fn boot_id() -> Result<&'static str> {
     }
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
     Ok(BOOT_ID.get_or_init(|| id.trim().to_string()))
+}
+
+/// The pid namespace in which this process, and so this command, sees others.
+fn pid_namespace() -> Result<u64> {
+    let file = "/proc/self/ns/pid";
+    Ok(fs::metadata(file).with_context(|| format!("look at {file}"))?.ino())
 }

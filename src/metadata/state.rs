@@ -1,66 +1,54 @@
-//! Day 4: the state directory: what is remembered of each container, and who
-//! may change it.
+//! Day 4: the state directory: what is remembered of each container.
 //!
 //! ```text
-//! /var/lib/tiny-docker/containers/<id>/config.json     the record
-//!                                      container.log   from day 5 on
-//!                                      cgroup          from day 7 on: where it is
-//!                                      lock            held by its owner
+//! /var/lib/tiny-docker/containers/<id>/config.json        the record
+//!                                      config.json.before the one before, from the end on
+//!                                      config.json.room   room for the last one, until then
+//!                                      container.log      from day 5 on
+//!                                      cgroup             from day 7 on: where it is
+//!                                      lock               held by its owner
+//!                      aside/<id>                         one that is being made or removed
+//!                      flush                              held by whoever is about to flush
 //! ```
 //!
-//! Two rules keep it true. A record is never half written: it is written beside
-//! the old one, and renamed. And one process at a time writes it, the one that
-//! holds the container's lock: its **owner**, which is the `run` that waits for
-//! the command. The kernel drops a lock when its holder
-//! dies, even by SIGKILL, so an owner that is gone can be told from a slow one.
+//! Three rules keep it true. A record is never half written: it is written beside the old
+//! one, and renamed. A container is never half there: it is made aside, and renamed. And
+//! one process at a time writes a record, the one that holds the container's lock: its
+//! **owner**, which is the `run` that waits for the command. The kernel drops a lock when
+//! its holder dies, even by SIGKILL, so an owner that is gone can be told from a slow one.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::error::{self, Result};
+use crate::error::Result;
 use crate::explain::step;
-use crate::metadata::record::{Record, Status, VERSION};
-use crate::metadata::traces;
-use crate::wait::{A_MOMENT, PATIENCE};
+use crate::metadata::aside::Aside;
+use crate::metadata::files::{DAY, LOCK, make_private};
+use crate::metadata::owner::Owner;
+use crate::metadata::read::known;
+use crate::metadata::record::{Record, Status};
+use crate::wait::{A_MOMENT, PATIENCE, lock};
 
-const DAY: u8 = 4;
+pub use crate::metadata::files::{is_id, open_to_lock};
 
-/// Where a record is, in its container's directory.
-const RECORD: &str = "config.json";
+/// Where containers are remembered, if nothing else is said.
+const DEFAULT_ROOT: &str = "/var/lib/tiny-docker";
 
-/// What its owner has locked. A file, and not the directory: the child has what
-/// is open here open as well, up to its exec, and an open directory of the host
-/// would be a way out of the container. (CVE-2024-21626)
-const LOCK: &str = "lock";
+const NO_CONTAINER: &str = "not a container: expected a directory named by 12 hexadecimal digits";
 
 /// The state directory.
 #[derive(Debug, Clone, clap::Args)]
 pub struct State {
-    /// Where containers are remembered
-    #[arg(
-        long = "root",
-        value_name = "DIR",
-        env = "TINY_DOCKER_ROOT",
-        default_value = "/var/lib/tiny-docker",
-        global = true
-    )]
-    root: PathBuf,
-}
-
-/// The right to change one container's record, or to remove it. It ends with
-/// this value, or with this process.
-#[derive(Debug)]
-pub struct Owner {
-    /// The container's directory, absolute.
-    pub dir: PathBuf,
-    _lock: File,
+    /// Where containers are remembered [env: TINY_DOCKER_ROOT] [default: /var/lib/tiny-docker]
+    #[arg(long, value_name = "DIR", global = true)]
+    root: Option<PathBuf>,
 }
 
 /// What the state directory holds.
@@ -73,13 +61,15 @@ pub struct Listing {
 }
 
 impl State {
-    /// The state directory.
-    pub fn path(&self) -> &Path {
-        &self.root
+    /// The state directory. A variable that is empty counts as unset.
+    pub fn path(&self) -> PathBuf {
+        let variable = || std::env::var_os("TINY_DOCKER_ROOT").filter(|value| !value.is_empty());
+        let named = self.root.clone().or_else(|| variable().map(PathBuf::from));
+        named.unwrap_or_else(|| DEFAULT_ROOT.into())
     }
 
     fn containers(&self) -> PathBuf {
-        self.root.join("containers")
+        self.path().join("containers")
     }
 
     /// The directory of the container `id`.
@@ -88,54 +78,73 @@ impl State {
     }
 
     // ANCHOR: create
-    /// Makes the container's directory, with an id that no other one has, and
-    /// its first record. Whoever calls this owns the container.
+    /// Makes a container, with an id that no other one has, and its first record. Whoever
+    /// calls this owns it.
     ///
-    /// The lock on all of them makes two things one: that a name is free, and
-    /// that it is taken. Without a name it is shared, for ids need no look
-    /// around: mkdir(2) fails when there is one already. (flock(2))
+    /// Between the look whether a name is free and the moment it is taken nobody else may take
+    /// one: who wants a name holds the lock on all containers. (flock(2))
     pub fn create(&self, record: &mut Record) -> Result<Owner> {
         let containers = self.containers();
-        make_private(&self.root)?;
+        make_private(&self.path())?;
         make_private(&containers)?;
         let containers = fs::canonicalize(&containers).with_context(|| format!("look at {containers:?}"))?;
-        let all = File::open(&containers).with_context(|| format!("open {containers:?}"))?;
+        self.sweep();
+        let names = File::open(&containers).with_context(|| format!("open {containers:?}"))?;
         if let Some(name) = &record.name {
-            all.lock().with_context(|| format!("lock {containers:?}"))?;
-            if let Some(holder) = self.list()?.records.iter().find(|one| one.name.as_ref() == Some(name)) {
-                bail!(
-                    "the name {name:?} is taken by container {}; choose another, or remove that one: tiny-docker rm {name}",
-                    holder.id
-                );
-            }
-        } else {
-            all.lock_shared().with_context(|| format!("lock {containers:?}"))?;
+            lock(&names, false, Some(PATIENCE), "the list of names")?;
+            self.check_free(name)?;
         }
-        let dir = loop {
+        let aside = Aside::open(&containers)?;
+        loop {
             record.id = new_id()?;
-            let dir = containers.join(&record.id);
-            let describe = || (format!("mkdir({dir:?}, 0o700)"), format!("mkdir -m 700 {}", dir.display()));
-            match step(DAY, describe, || DirBuilder::new().mode(0o700).create(&dir)) {
-                Ok(()) => break dir,
-                Err(_) if dir.exists() => continue,
-                Err(error) => return Err(error),
+            let (dir, lock) = aside.make(&record.id)?;
+            let owner = Owner::new(dir, lock);
+            let made = owner.write(record).and_then(|()| owner.move_to(&containers.join(&record.id)));
+            match made {
+                Ok(true) => return Ok(owner.at(containers.join(&record.id))),
+                // There is one with this id.
+                Ok(false) => {
+                    fs::remove_dir_all(&owner.dir).with_context(|| format!("remove {:?}", owner.dir))?
+                }
+                Err(error) => {
+                    let _ = fs::remove_dir_all(&owner.dir);
+                    return Err(error);
+                }
             }
-        };
-        let made = open_lock(&dir).and_then(|lock| {
-            lock.lock().with_context(|| format!("lock {dir:?}"))?;
-            let owner = Owner { dir: dir.clone(), _lock: lock };
-            owner.write(record).map(|()| owner)
-        });
-        if made.is_err() {
-            let _ = fs::remove_dir_all(&dir);
         }
-        made
     }
     // ANCHOR_END: create
 
+    fn check_free(&self, name: &str) -> Result<()> {
+        for holder in self.list()?.records {
+            // A run that was killed before its command started has no use for a name.
+            if holder.name.as_deref() != Some(name) {
+                continue;
+            }
+            if holder.status == Status::Created
+                && self.settle(holder.clone()).is_err()
+                && !self.is_there(&holder.id)
+            {
+                continue;
+            }
+            bail!(
+                "the name {name:?} is taken by container {}; choose another, or remove that one: tiny-docker rm {name}",
+                holder.id
+            );
+        }
+        Ok(())
+    }
+
+    /// Removes what processes that were killed have left half made or half removed. If that
+    /// cannot be, it is nobody's concern now: it is no container.
+    pub fn sweep(&self) {
+        let swept = fs::canonicalize(self.containers()).and_then(|containers| Aside::sweep(&containers));
+        let _ = swept;
+    }
+
     // ANCHOR: list
-    /// All that is there. What is no record is named and skipped: it may be
-    /// somebody else's, and nothing is deleted but by `rm`.
+    /// All that is there. What is no container is named and skipped: it may be somebody
+    /// else's, and is left alone.
     pub fn list(&self) -> Result<Listing> {
         let containers = self.containers();
         let mut listing = Listing::default();
@@ -144,16 +153,17 @@ impl State {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(listing),
             Err(error) => {
                 return Err(error).with_context(|| {
-                    format!("read {containers:?}; it belongs to whoever runs containers, so: sudo")
+                    format!("read {containers:?}; it belongs to whoever runs containers: try sudo")
                 });
             }
         };
         for entry in entries {
             let dir = entry.with_context(|| format!("read {containers:?}"))?.path();
-            match read(&dir) {
-                Ok(record) => listing.records.push(record),
-                // Being made, or being removed, at this moment.
-                Err(_) if self.in_the_works(&dir) => {}
+            let known = if is_id(dir.file_name()) { known(&dir) } else { Err(anyhow!(NO_CONTAINER)) };
+            match known {
+                Ok(Some(record)) => listing.records.push(record),
+                // Removed since.
+                Ok(None) => {}
                 Err(error) => listing.complaints.push(format!("{}: {error:#}; skipped", dir.display())),
             }
         }
@@ -163,25 +173,13 @@ impl State {
     }
     // ANCHOR_END: list
 
-    /// Is there no record in `dir` because somebody is about to write it, or has
-    /// just removed it? Whoever does either holds the lock on all of them.
-    fn in_the_works(&self, dir: &Path) -> bool {
-        let nobody_is_at_it = File::open(self.containers()).is_ok_and(|all| all.try_lock().is_ok());
-        let is_bare = is_id(dir.file_name()) && !dir.join(RECORD).is_symlink() && !dir.join(RECORD).exists();
-        if is_bare && !nobody_is_at_it {
-            return true;
-        }
-        // By now it may be there, or gone altogether.
-        read(dir).is_ok() || fs::symlink_metadata(dir).is_err()
-    }
-
     // ANCHOR: find
     /// The container that `word` means: its id, its name, or the beginning of
     /// one id and no other.
     pub fn find(&self, word: &str) -> Result<Record> {
         // ANCHOR: day4_task2_find_solution
         if is_id(Some(OsStr::new(word)))
-            && let Ok(record) = read(&self.dir(word))
+            && let Some(record) = known(&self.dir(word))?
         {
             return Ok(record);
         }
@@ -206,32 +204,34 @@ impl State {
 
     /// The record of the container `id`, read anew.
     pub fn read(&self, id: &str) -> Result<Record> {
-        let dir = self.dir(id);
-        match read(&dir) {
-            Err(_) if self.in_the_works(&dir) => read(&dir).map_err(|_| anyhow!("no such container: {id}")),
-            read => read,
-        }
+        known(&self.dir(id))?.with_context(|| format!("no such container: {id}"))
+    }
+
+    /// Is there a container `id`?
+    pub fn is_there(&self, id: &str) -> bool {
+        let gone = |error: std::io::Error| error.kind() == ErrorKind::NotFound;
+        !fs::symlink_metadata(self.dir(id)).is_err_and(gone)
     }
 
     /// Becomes the owner of the container `id`, if it has none.
     pub fn try_own(&self, id: &str) -> Result<Option<Owner>> {
         let dir = self.dir(id);
-        let lock = match OpenOptions::new().write(true).open(dir.join(LOCK)) {
-            Ok(lock) => lock,
-            Err(_) => {
-                // Not one that is being removed at this moment: that takes the
-                // lock on all of them.
-                let all = File::open(self.containers()).context("no container is there")?;
-                all.lock().context("lock the state directory")?;
-                open_lock(&dir)?
-            }
+        let path = dir.join(LOCK);
+        let lock = match OpenOptions::new().read(true).open(&path) {
+            // Nobody can hold one that is not there.
+            Err(error) if error.kind() == ErrorKind::NotFound && self.is_there(id) => open_to_lock(&path),
+            opened => opened,
+        };
+        let lock = match lock {
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!("no such container: {id}"),
+            lock => lock.with_context(|| format!("open {path:?}"))?,
         };
         match lock.try_lock() {
-            // The directory may have been removed while we opened it.
-            Ok(()) if dir.exists() => Ok(Some(Owner { dir, _lock: lock })),
+            // It may have been removed while we opened it.
+            Ok(()) if is_still(&lock, &path)? => Ok(Some(Owner::new(dir, lock))),
             Ok(()) => bail!("no such container: {id}"),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {dir:?}")),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {path:?}")),
         }
     }
 
@@ -243,10 +243,16 @@ impl State {
             if let Some(owner) = self.try_own(id)? {
                 return Ok(owner);
             }
+            let record = self.read(id)?;
+            record.is_visible()?;
             if start.elapsed() > PATIENCE {
+                let seconds = PATIENCE.as_secs();
                 bail!(
-                    "container {id} has ended, but its `run` has not: nobody reads what it wrote; \
-                     let it be read, or end that process"
+                    "waited {seconds} s for {}, which looks after container {id}: it has not let go; \
+                     it may still have output that nobody reads. Have that read, or end it",
+                    record
+                        .owner
+                        .map_or("its `run`".into(), |owner| format!("its `run`, process {}", owner.pid))
                 );
             }
             std::thread::sleep(A_MOMENT);
@@ -254,8 +260,9 @@ impl State {
     }
 
     // ANCHOR: settle
-    /// `record` as it is in truth. One that says running while its process is
-    /// gone, and that nobody owns who could still say more, is repaired.
+    /// `record` as it is in truth. One that says running while its process is gone, and that
+    /// nobody owns who could still say more, is repaired. One whose `run` was killed before
+    /// the command started is forgotten: nobody can start it any more.
     pub fn settle(&self, record: Record) -> Result<Record> {
         // ANCHOR: day4_task3_settle_solution
         if record.status == Status::Exited || record.process()?.is_some() {
@@ -263,120 +270,23 @@ impl State {
         }
         let Some(owner) = self.try_own(&record.id)? else { return Ok(record) };
         // What the owner wrote last, before it went.
-        let mut record = read(&owner.dir)?;
-        // What cannot be removed is a complaint, and no reason to lose a container.
-        if let Err(error) = traces::remove_cgroup_of(&owner.dir) {
-            error::print(&error);
+        let mut record = self.read(&record.id)?;
+        match record.status {
+            Status::Created => match owner.remove() {
+                Ok(()) => bail!("no such container: {}; its `run` was killed before its start", record.id),
+                // On a disk that is read-only it stays.
+                Err(_) => Ok(record),
+            },
+            Status::Running => {
+                record.ended_unseen();
+                owner.repair(&record);
+                Ok(record)
+            }
+            Status::Exited => Ok(record),
         }
-        if record.status == Status::Running {
-            record.ended_unseen();
-            owner.write(&record)?;
-        }
-        Ok(record)
         // ANCHOR_END: day4_task3_settle_solution
     }
     // ANCHOR_END: settle
-}
-
-impl Owner {
-    // ANCHOR: write
-    /// Replaces the record, as a whole or not at all. Whoever reads meanwhile
-    /// gets the old one or the new one. (rename(2); fsync(2), "NOTES")
-    pub fn write(&self, record: &Record) -> Result<()> {
-        // ANCHOR: day4_task1_write_solution
-        let (file, new) = (self.dir.join(RECORD), self.dir.join("config.json.new"));
-        let mut text = serde_json::to_string_pretty(record)?;
-        text.push('\n');
-        let describe = || {
-            let call = format!("rename(\"config.json.new\", \"config.json\"): {:?}", record.status);
-            (call, "sync config.json.new && mv config.json.new config.json".into())
-        };
-        let replaced = step(DAY, describe, || {
-            let mut opened =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            opened.write_all(text.as_bytes())?;
-            // The name must not reach the disk before the content does.
-            opened.sync_data()?;
-            fs::rename(&new, &file)
-        });
-        if replaced.is_err() {
-            let _ = fs::remove_file(&new);
-        }
-        replaced
-        // ANCHOR_END: day4_task1_write_solution
-    }
-    // ANCHOR_END: write
-
-    /// Removes every trace of the container.
-    pub fn remove(self) -> Result<()> {
-        let dir = &self.dir;
-        traces::remove_cgroup_of(dir)?;
-        let all = dir.parent().unwrap_or(dir);
-        let lock = File::open(all).and_then(|all| all.lock_shared().map(|()| all));
-        let _lock = lock.with_context(|| format!("lock {all:?}"))?;
-        let describe = || (format!("remove {dir:?}"), format!("rm -r {}", dir.display()));
-        // First the record: from then on nobody takes the rest for a container.
-        let _ = fs::remove_file(dir.join(RECORD));
-        step(DAY, describe, || fs::remove_dir_all(dir))
-    }
-}
-
-// ANCHOR: read
-/// The record in `dir`. A file that is not ours, or no file at all, is not
-/// read: opening a FIFO would wait for ever.
-fn read(dir: &Path) -> Result<Record> {
-    // ANCHOR: day4_task2_read_solution
-    const LONGEST: u64 = 1 << 20;
-    if !is_id(dir.file_name()) {
-        bail!("not a container: expected a directory named by 12 hexadecimal digits");
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(dir.join(RECORD))
-        .with_context(|| {
-            format!(
-                "no {RECORD} that can be read; if a killed run left this, tiny-docker rm -f {} removes it",
-                dir.file_name().unwrap_or_default().display()
-            )
-        })?;
-    let metadata = file.metadata().context("look at it")?;
-    if !metadata.is_file() || metadata.len() > LONGEST {
-        bail!("{RECORD} is not a file of at most 1 MiB");
-    }
-    let us = rustix::process::geteuid().as_raw();
-    if metadata.uid() != us {
-        bail!("{RECORD} belongs to user {}, and would be believed only from user {us}", metadata.uid());
-    }
-    let mut text = Vec::with_capacity(metadata.len() as usize + 1);
-    file.take(LONGEST).read_to_end(&mut text).with_context(|| format!("read {RECORD}"))?;
-    let record: Record = match serde_json::from_slice(&text) {
-        Ok(record) => record,
-        Err(error) => match serde_json::from_slice(&text) {
-            Ok(Version { version }) if version > VERSION => bail!(
-                "{RECORD} has version {version}, and this tiny-docker knows up to {VERSION}; use the newer one"
-            ),
-            _ => return Err(error).with_context(|| format!("{RECORD} is no record")),
-        },
-    };
-    if record.version > VERSION {
-        bail!(
-            "{RECORD} has version {}, and this tiny-docker knows up to {VERSION}; use the newer one",
-            record.version
-        );
-    }
-    if dir.file_name() != Some(OsStr::new(&record.id)) {
-        bail!("{RECORD} is the record of container {}", record.id);
-    }
-    Ok(record)
-    // ANCHOR_END: day4_task2_read_solution
-}
-// ANCHOR_END: read
-
-/// The one field that a record of any version has.
-#[derive(serde::Deserialize)]
-struct Version {
-    version: u32,
 }
 
 // ANCHOR: id
@@ -392,27 +302,12 @@ fn new_id() -> Result<String> {
 }
 // ANCHOR_END: id
 
-/// Is this the name of a container's directory?
-pub fn is_id(name: Option<&OsStr>) -> bool {
-    let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    name.is_some_and(|name| name.len() == 12 && name.as_encoded_bytes().iter().all(digit))
-}
-
-/// Opens the file `path` to be locked, and makes it if need be. What is in it does not
-/// matter. (flock(2))
-pub fn open_to_lock(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-fn open_lock(dir: &Path) -> Result<File> {
-    open_to_lock(&dir.join(LOCK))
-        .with_context(|| format!("no such container: {}", dir.file_name().unwrap_or_default().display()))
-}
-
-fn make_private(dir: &Path) -> Result<()> {
-    if dir.is_dir() {
-        return Ok(());
+/// Is what `path` means still the file that we have opened?
+fn is_still(opened: &File, path: &Path) -> Result<bool> {
+    let opened = opened.metadata().with_context(|| format!("look at {path:?}"))?;
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("look at {path:?}")),
     }
-    let describe = || (format!("mkdir({dir:?}, 0o700)"), format!("mkdir -p -m 700 {}", dir.display()));
-    step(DAY, describe, || DirBuilder::new().recursive(true).mode(0o700).create(dir))
 }

@@ -1,0 +1,110 @@
+//! Day 4: to the disk, and nobody waits for it.
+//!
+//! What is written is in the kernel's memory first. The kernel brings it to the disk by
+//! itself, after 5 to 30 seconds; a power cut before that takes it. Waiting for the disk,
+//! with fsync(2), is what a database does before it says "done". A person who runs a
+//! container would wait for it before each prompt.
+//!
+//! So another process waits. It is on its own: neither `run` nor its shell waits for it, it
+//! holds nothing of theirs open, and it ends by itself. (A thread would not do: a process
+//! ends when all its threads have, and one that waits for a disk cannot be ended.)
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sched::CloneFlags;
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::time::ClockId;
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use rustix::fs::{FlockOperation, flock, fstatfs, syncfs};
+use rustix::stdio::stdin;
+
+use crate::kernel::{self, Clone};
+use crate::metadata::files::open_to_lock;
+
+/// How long a flush waits for others who want one. Twice this, and the time that the disk
+/// takes, is less than the second that is promised.
+const SOON: Duration = Duration::from_millis(300);
+
+/// What is on a tmpfs lives as long as the boot, flushed or not. (statfs(2))
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+// ANCHOR: soon
+/// Has all that was written in the state directory brought to the disk soon. Returns at once.
+///
+/// The one who is about to flush holds a lock while it waits for others. They need no flush
+/// of their own: a hundred containers that end in this time make one. If this cannot be done
+/// now, the kernel does it later.
+pub fn soon(container: &Path) {
+    let Some(root) = container.ancestors().nth(2) else { return };
+    let Ok(turn) = open_to_lock(&root.join("flush")) else { return };
+    if fstatfs(&turn).is_ok_and(|found| found.f_type == TMPFS_MAGIC) || turn.try_lock().is_err() {
+        return;
+    }
+    flush_apart(&turn);
+}
+
+/// Makes a process that waits for the disk. It is made by another one that ends at once, so it
+/// is nobody's child that anybody knows.
+fn flush_apart(turn: &File) {
+    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
+    // SAFETY: what runs in the child is system calls and nothing else: other threads of this
+    // process may hold locks, that of the allocator for one, which stay locked in there.
+    let outer = kernel::clone3(CloneFlags::empty(), None);
+    match outer {
+        Ok(Clone::Parent(_, child)) => drop(waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED)),
+        Ok(Clone::Child) => {
+            // SAFETY: the same.
+            if let Ok(Clone::Child) = kernel::clone3(CloneFlags::empty(), None) {
+                flush(turn, &null);
+            }
+            kernel::exit_now(0)
+        }
+        // No process more, no memory: see above.
+        Err(_) => {}
+    }
+}
+
+/// In the process that was made for it.
+fn flush(turn: &File, null: &File) {
+    // Nothing of whoever started the runtime: not its session, not a pipe that somebody reads
+    // to its end, not the container's lock. What stays open is what there is to flush.
+    let _ = setsid();
+    let _ = dup2_stdin(turn);
+    let _ = dup2_stdout(null);
+    let _ = dup2_stderr(null);
+    let _ = chdir(c"/");
+    // SAFETY: this process ends by `exit_now`, and uses only stdin from here on.
+    let _ = kernel::close_inherited_files();
+    sleep(SOON);
+    // Whoever writes from here on is too late for this one, and makes another.
+    let _ = flock(stdin(), FlockOperation::Unlock);
+    let _ = syncfs(stdin());
+}
+// ANCHOR_END: soon
+
+/// Rings once, by a signal to the runtime, when a container has been running for a moment: so
+/// many end before that that their start need not be on the disk.
+#[derive(Debug)]
+pub struct Alarm(#[allow(dead_code)] Timer);
+
+impl Alarm {
+    /// The signal. It has no meaning for the runtime, and is not passed on to a command.
+    /// (SIGALRM would: somebody may use that.)
+    pub const SIGNAL: Signal = Signal::SIGURG;
+
+    /// Sets it. `None`: there is no timer to be had, and the kernel will flush later.
+    pub fn set() -> Option<Alarm> {
+        let notify = SigevNotify::SigevSignal { signal: Alarm::SIGNAL, si_value: 0 };
+        let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify)).ok()?;
+        let once = Expiration::OneShot(TimeSpec::from_duration(SOON));
+        timer.set(once, TimerSetTimeFlags::empty()).ok()?;
+        Some(Alarm(timer))
+    }
+}
