@@ -56,12 +56,12 @@ fn flush_apart(turn: &File) {
     let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
     // SAFETY: what runs in the child is system calls and nothing else: other threads of this
     // process may hold locks, that of the allocator for one, which stay locked in there.
-    let outer = kernel::clone3(CloneFlags::empty(), None);
+    let outer = unsafe { kernel::clone3(CloneFlags::empty(), None) };
     match outer {
         Ok(Clone::Parent(_, child)) => drop(waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED)),
         Ok(Clone::Child) => {
             // SAFETY: the same.
-            if let Ok(Clone::Child) = kernel::clone3(CloneFlags::empty(), None) {
+            if let Ok(Clone::Child) = unsafe { kernel::clone3(CloneFlags::empty(), None) } {
                 flush(turn, &null);
             }
             kernel::exit_now(0)
@@ -81,7 +81,7 @@ fn flush(turn: &File, null: &File) {
     let _ = dup2_stderr(null);
     let _ = chdir(c"/");
     // SAFETY: this process ends by `exit_now`, and uses only stdin from here on.
-    let _ = kernel::close_inherited_files();
+    let _ = unsafe { kernel::close_inherited_files() };
     sleep(SOON);
     // Whoever writes from here on is too late for this one, and makes another.
     let _ = flock(stdin(), FlockOperation::Unlock);

@@ -180,7 +180,16 @@ fn running(state: &State, word: &str, patience: Option<Duration>) -> Result<Opti
         if let Some(process) = record.process()? {
             return Ok(Some((record, process)));
         }
-        if record.status != Status::Created || state.try_own(&id)?.is_some() {
+        // Not to be seen is not to be gone: it is gone once its owner has let go of it.
+        let gone = match record.status {
+            Status::Created => state.try_own(&id)?.is_some(),
+            Status::Running => match state.own(&id) {
+                Err(error) if state.is_there(&id) => return Err(error),
+                _ => true,
+            },
+            Status::Exited => true,
+        };
+        if gone {
             return Ok(None);
         }
         if patience.is_some_and(|patience| start.elapsed() > patience) {
