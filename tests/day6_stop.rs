@@ -816,3 +816,21 @@ impl Random {
         (self.0 >> 20) as usize % end
     }
 }
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_what_cannot_be_seen_is_neither_stopped_nor_gone() {
+    let world = World::new();
+    let id = detach(&world, &["--name", "web"], "echo ready; exec sleep 1000");
+    // In another pid namespace there is no process of the number that the record has.
+    for command in ["stop", "kill", "wait"] {
+        let mut elsewhere = std::process::Command::new("unshare");
+        elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(common::binary()).args([command, "web"]);
+        let output = elsewhere.output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{command}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("pid namespace"), "{command}: {said}");
+    }
+    assert_eq!(world.inspect(&id)["status"], "running");
+    tiny_docker(&world, &["rm", "-f", "web"]).success();
+}
