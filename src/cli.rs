@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 
 use anyhow::bail;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nix::sys::stat::umask;
 
 use crate::container::{self, Container, Mechanisms};
@@ -185,6 +185,12 @@ Examples:
   tiny-docker run sh -c 'exit 7'";
 
 impl Cli {
+    /// What the arguments say, and for those that are missing the variables that their help
+    /// names. One that is empty counts as unset: `TINY_DOCKER_ROOT= tiny-docker ps`.
+    pub fn from_arguments() -> std::result::Result<Cli, clap::Error> {
+        Cli::from_arg_matches(&without_empty_variables(Cli::command()).try_get_matches()?)
+    }
+
     /// Does what the command line says. Returns the exit code.
     pub fn execute(self) -> Result<u8> {
         if self.explain {
@@ -227,6 +233,16 @@ impl Cli {
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }
     }
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(None::<&str>) } else { arg })
+        .mut_subcommands(without_empty_variables)
 }
 
 // ANCHOR: execute

@@ -3,12 +3,11 @@
 use std::io::{ErrorKind, stderr, stdout};
 use std::process::ExitCode;
 
-use clap::Parser;
 use tiny_docker_rs::cli::Cli;
 use tiny_docker_rs::{error, stream};
 
 fn main() -> ExitCode {
-    let code = match Cli::try_parse() {
+    let code = match Cli::from_arguments() {
         Ok(cli) => cli.execute().unwrap_or_else(|error| {
             error::print(&error);
             error::exit_code(&error)

@@ -15,7 +15,7 @@ use anyhow::Context;
 
 use crate::error::Result;
 use crate::explain::step;
-use crate::metadata::files::{DAY, LOCK, is_id, make_private};
+use crate::metadata::layout::{DAY, LOCK, is_id, make_private};
 use crate::wait::{PATIENCE, lock};
 
 /// The place, and an open handle on it: to lock it.

@@ -26,7 +26,7 @@ use rustix::fs::{FlockOperation, flock, fstatfs, syncfs};
 use rustix::stdio::stdin;
 
 use crate::kernel::{self, Clone};
-use crate::metadata::files::open_to_lock;
+use crate::metadata::layout::open_to_lock;
 
 /// How long a flush waits for others who want one. Twice this, and the time that the disk
 /// takes, is less than the second that is promised.

@@ -6,8 +6,8 @@
 pub mod aside;
 pub mod at_once;
 pub mod ending;
-pub mod files;
 pub mod flush;
+pub mod layout;
 pub mod output;
 pub mod owner;
 pub mod pidfd;

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::error::{self, Result};
 use crate::explain::step;
 use crate::metadata::aside::Aside;
-use crate::metadata::files::{BEFORE, DAY, LONGEST, RECORD};
+use crate::metadata::layout::{BEFORE, DAY, LONGEST, RECORD};
 use crate::metadata::record::Record;
 use crate::metadata::traces;
 

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 
 use crate::error::Result;
-use crate::metadata::files::{BEFORE, LOCK, LONGEST, RECORD, is_id};
+use crate::metadata::layout::{BEFORE, LOCK, LONGEST, RECORD, is_id};
 use crate::metadata::record::{Brief, Record, VERSION};
 
 /// What is known of the container whose directory is `dir`; `None`: there is none.

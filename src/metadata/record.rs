@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::files;
 use crate::metadata::pidfd::Process;
 use crate::plan::{Network, Plan};
 use crate::wait::signal_name;
@@ -331,7 +332,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
 fn start_time(pid: i32) -> Result<Option<u64>> {
     // ANCHOR: day4_task1_start_time_solution
     let file = format!("/proc/{pid}/stat");
-    let stat = match fs::read(&file) {
+    let stat = match files::read(&file) {
         // ESRCH: it has ended since the file was opened.
         Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
             return Ok(None);
@@ -355,8 +356,8 @@ fn boot_id() -> Result<&'static str> {
     if let Some(id) = BOOT_ID.get() {
         return Ok(id);
     }
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
-    Ok(BOOT_ID.get_or_init(|| id.trim().to_string()))
+    let id = files::read("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
+    Ok(BOOT_ID.get_or_init(|| String::from_utf8_lossy(&id).trim().to_string()))
 }
 
 /// The pid namespace in which this process, and so this command, sees others.

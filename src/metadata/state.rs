@@ -30,25 +30,28 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::error::Result;
 use crate::explain::step;
 use crate::metadata::aside::Aside;
-use crate::metadata::files::{DAY, LOCK, make_private};
+use crate::metadata::layout::{DAY, LOCK, make_private};
 use crate::metadata::owner::Owner;
 use crate::metadata::read::known;
 use crate::metadata::record::{Record, Status};
 use crate::wait::{A_MOMENT, PATIENCE, lock};
 
-pub use crate::metadata::files::{is_id, open_to_lock};
-
-/// Where containers are remembered, if nothing else is said.
-const DEFAULT_ROOT: &str = "/var/lib/tiny-docker";
+pub use crate::metadata::layout::{is_id, open_to_lock};
 
 const NO_CONTAINER: &str = "not a container: expected a directory named by 12 hexadecimal digits";
 
 /// The state directory.
 #[derive(Debug, Clone, clap::Args)]
 pub struct State {
-    /// Where containers are remembered [env: TINY_DOCKER_ROOT] [default: /var/lib/tiny-docker]
-    #[arg(long, value_name = "DIR", global = true)]
-    root: Option<PathBuf>,
+    /// Where containers are remembered
+    #[arg(
+        long = "root",
+        value_name = "DIR",
+        env = "TINY_DOCKER_ROOT",
+        default_value = "/var/lib/tiny-docker",
+        global = true
+    )]
+    root: PathBuf,
 }
 
 /// What the state directory holds.
@@ -61,15 +64,13 @@ pub struct Listing {
 }
 
 impl State {
-    /// The state directory. A variable that is empty counts as unset.
-    pub fn path(&self) -> PathBuf {
-        let variable = || std::env::var_os("TINY_DOCKER_ROOT").filter(|value| !value.is_empty());
-        let named = self.root.clone().or_else(|| variable().map(PathBuf::from));
-        named.unwrap_or_else(|| DEFAULT_ROOT.into())
+    /// The state directory.
+    pub fn path(&self) -> &Path {
+        &self.root
     }
 
     fn containers(&self) -> PathBuf {
-        self.path().join("containers")
+        self.root.join("containers")
     }
 
     /// The directory of the container `id`.
@@ -85,7 +86,7 @@ impl State {
     /// one: who wants a name holds the lock on all containers. (flock(2))
     pub fn create(&self, record: &mut Record) -> Result<Owner> {
         let containers = self.containers();
-        make_private(&self.path())?;
+        make_private(&self.root)?;
         make_private(&containers)?;
         let containers = fs::canonicalize(&containers).with_context(|| format!("look at {containers:?}"))?;
         self.sweep();
