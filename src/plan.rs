@@ -82,9 +82,14 @@ impl Plan {
     /// A container like its host in everything: just a process that runs `command`,
     /// with this process's environment.
     pub fn new(command: Vec<OsString>) -> Plan {
+        Plan { command, environment: std::env::vars_os().collect(), ..Plan::nothing() }
+    }
+
+    /// No command, and no environment: what is known of a plan that cannot be read.
+    pub fn nothing() -> Plan {
         Plan {
-            command,
-            environment: std::env::vars_os().collect(),
+            command: vec![],
+            environment: BTreeMap::new(),
             namespaces: CloneFlags::empty(),
             hostname: None,
             rootfs: None,

@@ -21,7 +21,7 @@ use crate::metadata::traces;
 const ROOM: &str = "config.json.room";
 
 /// How much longer a record gets by its end.
-const END: u64 = 4096;
+const END: u64 = 2048;
 
 /// The right to change one container's record, or to remove it. It ends with this value,
 /// or with this process.

@@ -75,6 +75,11 @@ impl Ps {
         let mut code = 0;
         let mut records = Vec::new();
         for record in listing.records {
+            // Nothing is to be looked at, nor copied, of those that have ended: most of them.
+            if record.status == Status::Exited {
+                records.push(record);
+                continue;
+            }
             match self.state.settle(record.clone()) {
                 Ok(settled) => records.push(settled),
                 // Removed by somebody since it was listed, or forgotten.

@@ -64,7 +64,7 @@ fn read(dir: &Path, name: &str) -> Result<Record> {
         bail!("not a container: expected a directory named by 12 hexadecimal digits");
     }
     let text = bytes(dir, name)?;
-    let record: Record = match serde_json::from_slice(&text) {
+    let record = match Record::parse(&text) {
         Ok(record) => record,
         Err(error) => match serde_json::from_slice(&text) {
             Ok(Version { version }) if version > VERSION => bail!(

@@ -89,7 +89,7 @@ impl State {
         make_private(&self.root)?;
         make_private(&containers)?;
         let containers = fs::canonicalize(&containers).with_context(|| format!("look at {containers:?}"))?;
-        self.sweep();
+        let _ = Aside::sweep(&containers);
         let names = File::open(&containers).with_context(|| format!("open {containers:?}"))?;
         if let Some(name) = &record.name {
             lock(&names, false, Some(PATIENCE), "the list of names")?;
