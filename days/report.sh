@@ -2,21 +2,26 @@
 # and remembered for `make progress`.
 # shellcheck shell=bash
 #
-# day, task, now, lab, checked, memory, stage and repo are theirs.
+# day, task, now, lab, checked, memory and repo are theirs.
 # shellcheck disable=SC2154
 
 # Does what its arguments say, which prints what the guest's jobs print, and says in a
 # person's words how they end. How each test ended is remembered.
 report_on() { # FUNCTION
-    local number ended=0 color=''
+    local number ended=0 color='' notes
+    # Not in $stage, which goes with the guests.
+    notes=$(mktemp -d)
     # Not within $(...), where stdout is a pipe.
     [ ! -t 1 ] || color=1
-    for number in $(seq "$day"); do tasks_of "$number" | sed "s/^/$number\t/"; done >"$stage/tasks"
-    promises_of "$day" >"$stage/promises"
-    "$@" | live_awk -v lab="$checked" -v tasks="$stage/tasks" -v results="$stage/results" \
-        -v promises="$stage/promises" -v today="$day" -v task_asked="${task:-}" -v open_tasks="$(open_tasks "$day" "$checked")" \
+    for number in $(seq "$day"); do tasks_of "$number" | sed "s/^/$number\t/"; done >"$notes/tasks"
+    promises_of "$day" >"$notes/promises"
+    "$@" | live_awk -v lab="$checked" -v tasks="$notes/tasks" -v results="$notes/results" \
+        -v promises="$notes/promises" -v today="$day" -v task_asked="${task:-}" -v open_tasks="$(open_tasks "$day" "$checked")" \
         -v color="$color" -v brief="${brief:-}" -v red_first="${red_first:-}" -f "$repo/days/report.awk" || ended=$?
-    while read -r number; do remember "$number"; done < <(cut -d' ' -f1 "$stage/results" | sort -u)
+    # shellcheck disable=SC2034  # for watch.sh
+    tests_told=$(wc -l <"$notes/results")
+    while read -r number; do remember "$number" "$notes/results"; done < <(cut -d' ' -f1 "$notes/results" | sort -u)
+    rm -r "$notes"
     return $ended
 }
 
@@ -34,14 +39,14 @@ say_next_task() { # DAY TASK check|watch
 }
 
 # Each line is a test and how it ended last; the first, which source that was: $now.
-remember() { # DAY
+remember() { # DAY RESULTS
     local known=$memory/day$1
     touch "$known"
     {
         echo "$now"
         awk -v day="$1" 'NR == FNR { if ($1 == day) ended[$2] = $3; next }
             FNR > 1 && !($1 in ended) { print }
-            END { for (test in ended) print test, ended[test] }' "$stage/results" "$known"
+            END { for (test in ended) print test, ended[test] }' "$2" "$known"
     } >"$known.new"
     mv "$known.new" "$known"
 }
