@@ -82,6 +82,7 @@ function short(call) {
     gsub(/"\/run\/tiny-docker\//, "\"…/", call)
     gsub(/\/sys\/fs\/cgroup\/tiny-docker-/, "…/tiny-docker-", call)
     gsub(/containers\/[0-9a-f]+/, "ID", call)
+    gsub(/tiny-docker-[0-9a-f]+/, "tiny-docker-ID", call)
     gsub(/"\/home\/learner\/rootfs"/, "rootfs", call)
     # A list of flags may be folded anywhere.
     gsub(/ *[|] */, " | ", call)
