@@ -830,6 +830,24 @@ fn task4_rm_refuses_what_runs_and_f_kills_it() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task4_long_rm_f_ends_a_run_that_is_held_up() {
+    let world = World::new();
+    // Before the start of its command, and after the end.
+    let mut before = world.held_up("before");
+    let rootfs = busybox();
+    let words = ["run", "--name", "after", "--rootfs", rootfs.to_str().unwrap()];
+    let mut after = world.start([&words[..], &["sh", "-c", "echo ready; exec sleep 1000"]].concat());
+    after.line();
+    after.signal_runtime(Signal::SIGSTOP);
+    world.tiny_docker(["rm", "before"]).assert().code(1).stderr(contains("about to start"));
+    // In the order given, and at once: neither waits for the other.
+    world.tiny_docker(["rm", "-f", "before", "after"]).assert().success().stdout("before\nafter\n");
+    assert_eq!((before.ended(), after.ended()), (-9, -9));
+    assert_eq!(fs::read_dir(world.containers()).unwrap().count(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task4_rm_removes_what_cannot_be_read_only_by_force() {
     let world = World::new();
     let dir = world.containers().join("0123456789ab");

@@ -228,7 +228,7 @@ fn task2_several_are_stopped_at_once() {
 #[ignore = "privileged: make vm-test"]
 fn task2_one_that_keeps_us_waiting_keeps_none_of_the_others_waiting() {
     let world = World::new();
-    for command in [&["stop"][..], &["kill"]] {
+    for command in [&["stop"][..], &["kill"], &["rm", "-f"]] {
         // Its `run` sees nothing of its end as long as it is stopped.
         let mut held = world.start(words(&["--name", "held"], GRACEFUL));
         held.line();
@@ -267,13 +267,14 @@ fn task2_a_timeout_of_any_length_is_waited_for() {
 fn task2_long_a_run_that_is_held_up_is_not_waited_for_without_end() {
     let world = World::new();
     let mut held = world.held_up("held");
+    let run = held.runtime().to_string();
     thread::scope(|scope| {
         for command in [&["stop", "-t", "1"][..], &["kill"], &["kill", "-s", "TERM"]] {
-            let world = &world;
+            let (world, run) = (&world, &run);
             scope.spawn(move || {
                 tiny_docker(world, &[command, &["held"]].concat())
                     .code(1)
-                    .stderr(contains("held is about to start"));
+                    .stderr(contains("held is about to start").and(contains(run)));
             });
         }
     });
@@ -303,7 +304,7 @@ fn task2_long_what_cannot_die_yet_is_named() {
     assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SEIZE, traced.as_raw(), 0, 0) }, 0);
     let us = nix::unistd::gettid();
     thread::scope(|scope| {
-        for command in [&["stop", "-t", "0"][..], &["kill"]] {
+        for command in [&["stop", "-t", "0"][..], &["kill"], &["rm", "-f"]] {
             let world = &world;
             scope.spawn(move || {
                 let what = contains("got SIGKILL")

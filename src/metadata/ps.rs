@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 use std::thread::sleep;
+use std::time::Instant;
 
 use anyhow::bail;
 use jiff::Timestamp;
 
 use crate::error::{self, COMMAND_FAILED, Result};
+use crate::metadata::at_once::for_each_at_once;
+use crate::metadata::ending::must_end;
 use crate::metadata::output::{Format, columns, print};
 use crate::metadata::record::{Record, Shown, Status};
 use crate::metadata::state::State;
@@ -144,10 +147,7 @@ impl Rm {
     /// Prints what it removed. Returns the exit code: 1 if one could not be.
     pub fn execute(self) -> Result<u8> {
         self.state.sweep();
-        Ok(error::for_each(&self.containers, |word| {
-            self.remove(word)?;
-            print(&format!("{word}\n")).map(drop)
-        }))
+        Ok(for_each_at_once(&self.containers, |word| self.remove(word).map(|()| format!("{word}\n"))))
     }
 
     fn remove(&self, word: &str) -> Result<()> {
@@ -166,27 +166,32 @@ impl Rm {
     // ANCHOR: rm
     fn remove_container(&self, id: &str) -> Result<()> {
         // ANCHOR: day4_task4_remove_container_solution
+        let mut since = Instant::now();
         loop {
             let record = self.state.read(id)?;
             let title = record.title();
             match record.process()? {
                 Some(process) if self.force => {
                     kill_all(DAY, &self.state.dir(id), &process)?;
-                    process.has_ended(Some(PATIENCE))?;
+                    must_end(title, &process)?;
+                    since = Instant::now();
                 }
                 Some(_) => bail!(
                     "container {title} is running; stop it first, or have it killed: tiny-docker rm -f {title}"
                 ),
-                None if record.status == Status::Created => match self.state.try_own(id)? {
-                    // Its run was killed before the command started.
+                None => match self.state.try_own(id)? {
                     Some(owner) => return owner.remove(),
+                    // Something holds up its `run`, before the start or after the end.
+                    None if self.force && since.elapsed() > PATIENCE => {
+                        return self.state.take_over(&record)?.remove();
+                    }
                     None if self.force => sleep(A_MOMENT),
-                    None => {
+                    None if record.status == Status::Created => {
                         bail!("container {title} is about to start; try again, or: tiny-docker rm -f {title}")
                     }
+                    // Not before its owner has seen the end, and let go.
+                    None => return self.state.own(id)?.remove(),
                 },
-                // Not before its owner has seen the end, and let go.
-                None => return self.state.own(id)?.remove(),
             }
         }
         // ANCHOR_END: day4_task4_remove_container_solution

@@ -260,6 +260,16 @@ impl State {
         }
     }
 
+    /// Ends the `run` that looks after a container and does not let go of it, and becomes
+    /// its owner. The `run`'s own children end with it.
+    pub fn take_over(&self, record: &Record) -> Result<Owner> {
+        if let Some(run) = record.owner.map(|owner| owner.process()).transpose()?.flatten() {
+            run.signal(DAY, libc::SIGKILL)?;
+            run.has_ended(Some(PATIENCE))?;
+        }
+        self.own(&record.id)
+    }
+
     // ANCHOR: settle
     /// `record` as it is in truth. One that says running while its process is gone, and that
     /// nobody owns who could still say more, is repaired. One whose `run` was killed before

@@ -194,8 +194,9 @@ fn running(state: &State, word: &str, patience: Option<Duration>) -> Result<Opti
         }
         if patience.is_some_and(|patience| start.elapsed() > patience) {
             bail!(
-                "container {word} is about to start, and was so for {} s: something holds up its `run`; end that process, or remove the container: tiny-docker rm -f {word}",
-                start.elapsed().as_secs()
+                "container {word} is about to start, and was so for {} s: something holds up {}; end that, or remove the container: tiny-docker rm -f {word}",
+                start.elapsed().as_secs(),
+                record.owner.map_or("its `run`".into(), |run| format!("its `run`, process {}", run.pid))
             );
         }
         sleep(pause);
