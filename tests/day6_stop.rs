@@ -474,7 +474,8 @@ fn task4_init_shows_the_container_nothing_of_the_host() {
     let program = world.dir().join("replaced");
     fs::copy(common::binary(), &program).unwrap();
     // It names itself a moment after the exec, and that is not waited for.
-    let script = "until [ $(cat /proc/1/comm) = tiny-docker ]; do :; done; tr '\\0' '\\n' </proc/1/environ; echo --
+    let script =
+        "until [ $(cat /proc/1/comm) = tiny-docker ]; do :; done; tr '\\0' '\\n' </proc/1/environ; echo --
                   tr '\\0' ' ' </proc/1/cmdline; cat /proc/1/comm; echo --
                   readlink /proc/1/exe; for change in 'echo x >>' 'cp /bin/busybox'; do
                       eval \"$change /proc/1/exe\" 2>/dev/null && echo changed; done

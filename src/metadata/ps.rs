@@ -179,19 +179,24 @@ impl Rm {
                 Some(_) => bail!(
                     "container {title} is running; stop it first, or have it killed: tiny-docker rm -f {title}"
                 ),
-                None => match self.state.try_own(id)? {
-                    Some(owner) => return owner.remove(),
-                    // Something holds up its `run`, before the start or after the end.
-                    None if self.force && since.elapsed() > PATIENCE => {
-                        return self.state.take_over(&record)?.remove();
+                None => {
+                    if let Some(owner) = self.state.try_own(id)? {
+                        return owner.remove();
                     }
-                    None if self.force => sleep(A_MOMENT),
-                    None if record.status == Status::Created => {
-                        bail!("container {title} is about to start; try again, or: tiny-docker rm -f {title}")
+                    record.is_visible()?;
+                    match record.status {
+                        // Something holds up its `run`, before the start or after the end.
+                        _ if self.force && since.elapsed() > PATIENCE => {
+                            return self.state.take_over(&record)?.remove();
+                        }
+                        _ if self.force => sleep(A_MOMENT),
+                        Status::Created => bail!(
+                            "container {title} is about to start; try again, or: tiny-docker rm -f {title}"
+                        ),
+                        // Not before its owner has seen the end, and let go.
+                        _ => return self.state.own(id)?.remove(),
                     }
-                    // Not before its owner has seen the end, and let go.
-                    None => return self.state.own(id)?.remove(),
-                },
+                }
             }
         }
         // ANCHOR_END: day4_task4_remove_container_solution
