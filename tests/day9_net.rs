@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use assert_cmd::assert::Assert;
 use common::{HostFile, World, busybox, rootfs, until};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::Signal;
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
@@ -309,6 +310,32 @@ fn task1_a_network_that_cannot_be_completed_is_undone() {
     made.success();
 }
 
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_run_that_waits_for_the_network_can_be_ended() {
+    let world = World::new();
+    run(&world, &[], "true").success();
+    let lock = File::open(network_dir()).unwrap();
+    lock.lock().unwrap();
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
+        let mut waiting = world.start(["run", "--rootfs", busybox().to_str().unwrap(), "true"]);
+        let log = || fs::read_dir(world.containers()).map_or(0, Iterator::count) > 0;
+        until("its record is there, and it waits for the lock", log);
+        thread::sleep(Duration::from_millis(300));
+        waiting.signal_runtime(signal);
+        assert_eq!(waiting.ended(), code, "the exit code of a run that {signal} ended");
+    }
+    drop(lock);
+    run(&world, &[], "true").success();
+    world.remove_all();
+}
+
+/// Where the network of this network namespace has its lock, and its addresses.
+fn network_dir() -> PathBuf {
+    let namespace = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    Path::new("/run/tiny-docker/net").join(namespace.to_string())
+}
+
 /// All that a start promises of what containers share.
 fn shared() -> String {
     let about = "ip -4 -o address show td0 up; ip -6 -o address show td0; ip -4 route show dev td0 | sed 's/ linkdown//';
@@ -475,8 +502,7 @@ fn task2_of_the_usual_subnet_the_254th_container_is_refused() {
     run(&world, &[], "true").success();
     // 253 who have an address, as a container has it: by the lock on its file. As
     // many containers would take minutes here.
-    let namespace = fs::metadata("/proc/self/ns/net").unwrap().ino();
-    let addresses = Path::new("/run/tiny-docker/net").join(namespace.to_string()).join("td0");
+    let addresses = network_dir().join("td0");
     let all: Vec<fs::File> = (2..255)
         .map(|number| {
             let file = fs::File::create(addresses.join(format!("10.10.0.{number}"))).unwrap();
@@ -580,7 +606,7 @@ fn task3_a_container_cannot_make_itself_the_hosts_router() {
     sh("ip link set td0-9 nomaster").unwrap();
     (0..20).for_each(|_| hear());
     assert_eq!(taken(), "");
-    router.signal_command(nix::sys::signal::Signal::SIGKILL);
+    router.signal_command(Signal::SIGKILL);
     assert_eq!(router.ended(), 137);
 }
 
