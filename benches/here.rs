@@ -25,7 +25,8 @@ use turns::Turns;
 fn main() {
     let rootfs = Path::new(env!("CARGO_MANIFEST_DIR")).join("rootfs/busybox");
     assert!(rootfs.is_dir(), "{rootfs:?} is missing: make rootfs");
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("this needs root");
+    let namespaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+    unshare(namespaces).unwrap_or_else(|errno| panic!("unshare: {errno} (is this run by root?)"));
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
 
     let place = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("here");
