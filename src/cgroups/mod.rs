@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::container::{Container, Mechanism};
@@ -24,7 +24,7 @@ use crate::error::{self, Result};
 use crate::explain::{shell, step};
 use crate::files;
 use crate::metadata::traces;
-use crate::namespaces::mount::{HARMLESS, mount};
+use crate::rootfs::mount::{Dir, HARMLESS, READ_ONLY, mount};
 
 use self::limits::{Limits, parse_cpus, parse_memory, parse_pids, parse_swap};
 
@@ -87,7 +87,7 @@ impl Mechanism for Cgroups {
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
         match &self.cgroup {
-            Some(_) => show_own_cgroup_alone(container.plan.rootfs.is_some()),
+            Some(_) => show_own_cgroup_alone(container.parts.sys.take()),
             None => Ok(()),
         }
     }
@@ -213,23 +213,27 @@ fn open(cgroup: &Path) -> Result<OwnedFd> {
 // ANCHOR: enter
 /// Makes this process's cgroup the root of all that it sees, and shows that,
 /// read-only, at /sys/fs/cgroup. (cgroup_namespaces(7))
-fn show_own_cgroup_alone(own_root: bool) -> Result<()> {
+fn show_own_cgroup_alone(own_sys: Option<OwnedFd>) -> Result<()> {
     // ANCHOR: day7_task3_show_own_cgroup_alone_solution
     // Only now, in our cgroup: it is this process's cgroup that becomes the root.
     let describe = || ("unshare(CLONE_NEWCGROUP)".into(), "unshare --cgroup".into());
     step(DAY, describe, || unshare(CloneFlags::CLONE_NEWCGROUP))?;
-    if !own_root {
-        // The host's is mounted there, and shows all. In this mount namespace it goes.
-        let describe =
-            || (r#"umount2("/sys/fs/cgroup", MNT_DETACH)"#.into(), "umount -l /sys/fs/cgroup".into());
-        step(DAY, describe, || match umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH) {
-            // Nothing is mounted there: the host's is elsewhere.
-            Err(Errno::EINVAL) => Ok(()),
-            outcome => outcome,
-        })?;
-    }
+    let sys = match own_sys {
+        Some(sys) => Dir::new(sys, "/sys"),
+        None => {
+            // The host's is mounted there, and shows all. In this mount namespace it goes.
+            let describe =
+                || (r#"umount2("/sys/fs/cgroup", MNT_DETACH)"#.into(), "umount -l /sys/fs/cgroup".into());
+            step(DAY, describe, || match umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH) {
+                // Nothing is mounted there: the host's is elsewhere.
+                Err(Errno::EINVAL) => Ok(()),
+                outcome => outcome,
+            })?;
+            Dir::open("/sys").context("open /sys")?
+        }
+    };
     // Read-only: whoever may write there sets limits, its own included.
-    mount(DAY, "cgroup2", "/sys/fs/cgroup", HARMLESS | MsFlags::MS_RDONLY, "")
+    mount(DAY, "cgroup2", &sys, "/sys/fs/cgroup", HARMLESS | READ_ONLY, "").map(drop)
     // ANCHOR_END: day7_task3_show_own_cgroup_alone_solution
 }
 // ANCHOR_END: enter

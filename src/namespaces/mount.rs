@@ -2,18 +2,17 @@
 //! descriptor instead: day 3, `rootfs/mount.rs`.
 
 use std::fmt::Debug;
-use std::path::Path;
 
 use nix::mount::MsFlags;
 
 use crate::error::Result;
-use crate::explain::{shell, step};
+use crate::explain::step;
 
 /// What no kernel file system needs: set-user-ID programs, devices, programs.
 pub const HARMLESS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
-/// Mounts a new file system of type `kind` at `target`. `source` is what
-/// /proc/mounts will show as its device; `options` are the file system's own.
+/// Mounts a new file system of type `kind` at `target`. `kind` is also what
+/// /proc/mounts shows as its device; `options` are the file system's own.
 /// (mount(2), "Creating a new mount")
 pub fn mount(day: u8, kind: &str, target: &str, flags: MsFlags, options: &str) -> Result<()> {
     let describe = || {
@@ -28,17 +27,6 @@ pub fn mount(day: u8, kind: &str, target: &str, flags: MsFlags, options: &str) -
     };
     let options = Some(options).filter(|options| !options.is_empty());
     step(day, describe, || nix::mount::mount(Some(kind), target, Some(kind), flags, options))
-}
-
-/// Makes what is at `source` visible at `target` too, with what is mounted
-/// below it. (mount(2), "Creating a bind mount")
-pub fn bind(day: u8, source: &Path, target: &Path) -> Result<()> {
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    let describe = || {
-        let by_hand = format!("mount --rbind {} {}", shell(source), shell(target));
-        (call(source, target, "", flags, ""), by_hand)
-    };
-    step(day, describe, || nix::mount::mount(Some(source), target, None::<&str>, flags, None::<&str>))
 }
 
 fn call(source: impl Debug, target: impl Debug, kind: &str, flags: MsFlags, options: &str) -> String {
