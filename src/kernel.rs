@@ -136,11 +136,14 @@ pub fn is_ignored(signal: Signal) -> bool {
     result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
+/// The signals by which a person, a script or a closing terminal tells the runtime to end.
+pub const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP];
+
 /// The next of `signals` does nothing; the one after it has its default action.
 pub fn let_the_second_act(signals: &[Signal]) -> nix::Result<()> {
     extern "C" fn first_one(_: c_int) {
         // On whatever signal: the second may be another one.
-        for signal in crate::wait::ENDING {
+        for signal in ENDING {
             let _ = reset_signal(signal);
         }
     }

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Failure, Result};
 use crate::explain::step;
-use crate::kernel;
+use crate::kernel::{self, ENDING};
 
 /// How long to wait for what others do at once: longer than the runtime takes to write
 /// down the end of its container, even on a busy machine.
@@ -25,9 +25,6 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const A_MOMENT: Duration = Duration::from_millis(2);
 
 // ANCHOR: readable
-/// The signals by which a person, a script or a closing terminal tells the runtime to end.
-pub const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP];
-
 /// Waits until `fd` can be read, at most for `patience` (`None`: however long it takes).
 /// Returns whether it can.
 ///
