@@ -199,6 +199,32 @@ fn task1_a_record_is_never_half_written() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task1_a_second_signal_ends_a_cleanup_that_hangs() {
+    let world = World::new();
+    // What is made only once is there from now on: the next two runs do the same.
+    run(&world, &[], "true").success();
+    let explained =
+        world.tiny_docker([vec!["--explain".into()], words(&[], "true")].concat()).output().unwrap();
+    let narration = String::from_utf8(explained.stderr).unwrap();
+    let mut operations = narration.lines().filter(|line| line.contains(" parent "));
+    let reaped = 1 + operations.position(|line| line.contains("waitid")).unwrap();
+
+    let hang = format!("parent:{}", reaped + 1);
+    let mut running = world.start_with([("TINY_DOCKER_HANG_AT", &hang)], words(&[], "echo ready"));
+    running.line();
+    let runtime = running.runtime();
+    until("it cleans up", || common::catches(runtime, Signal::SIGTERM));
+    // It is ending already, so the first one changes nothing.
+    running.signal_runtime(Signal::SIGINT);
+    until("the first signal has arrived", || !common::catches(runtime, Signal::SIGTERM));
+    assert!(common::alive(runtime), "the first signal has ended the cleanup");
+    running.signal_runtime(Signal::SIGTERM);
+    assert_eq!(running.ended(), -(Signal::SIGTERM as i32), "minus the signal that killed it");
+    assert!(!world.ps().contains("Up "), "{}", world.ps());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task1_run_rm_forgets() {
     let world = World::new();
     run(&world, &["--rm"], "exit 3").code(3);

@@ -596,9 +596,18 @@ pub fn asleep(pid: Pid) -> Option<String> {
 
 /// Has this signal reached this process, which did not take it yet?
 pub fn is_pending(pid: Pid, signal: Signal) -> bool {
+    has_signal(pid, "ShdPnd", signal)
+}
+
+/// Does a function of this process's own take this signal?
+pub fn catches(pid: Pid, signal: Signal) -> bool {
+    has_signal(pid, "SigCgt", signal)
+}
+
+fn has_signal(pid: Pid, field: &str, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:\t")).unwrap();
-    u64::from_str_radix(pending, 16).unwrap() & (1 << (signal as u32 - 1)) != 0
+    let mask = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+    u64::from_str_radix(mask.unwrap(), 16).unwrap() & (1 << (signal as u32 - 1)) != 0
 }
 
 /// All that a container could leave behind on a host, but for processes.
