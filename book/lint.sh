@@ -154,11 +154,11 @@ while IFS=: read -r file line page; do
 done < <(grep -noE '\[[a-z_][a-z0-9_.-]*\([1-8]\)\]([^(]|$)' book/src/*.md | sed -E 's/\][^]]*$/]/')
 
 # What gives away that a sentence was thought in another language; style: CONTRIBUTING.md.
-foreign='\bfor ever\b|\bleav(e|es|ing) ([^ ]+ ){1,3}away\b|\bms .*in the middle\b|\bnobody looks\b|it is they that|\bwho (comes|began|begins|starts|reads|is at|does not know|was stuck|is fast|has become)\b.*[,;] |\bfree of doubt\b|\bto the dot\b'
+foreign='\bfor ever\b|\bleav(e|es|ing) ([^ ]+ ){1,3}away\b|\bms .*in the middle\b|\bnobody looks([.,;:]| at\b| again\b)|it is they that|\bwho (comes|began|begins|starts|reads|is at|does not know|was stuck|is fast|has become)\b.*[,;] |\bfree of doubt\b|\bto the dot\b'
 while IFS=: read -r file line rest; do
     finding "$file:$line: reads like a translation: $(grep -oiE -m 1 "$foreign" <<<"$rest" | head -n 1)"
 done < <(prose README.md CONTRIBUTING.md book/README.md book/src/*.md days/*/README.md days/*/hints.md vm/README.md | grep -iE "$foreign"
-    grep -rniE '//.*\bfor ever\b|//.*it is they that|//.*\bnobody looks\b|//.*leave .* away' src tests --include='*.rs' || true)
+    grep -rniE '//.*\bfor ever\b|//.*it is they that|//.*\bnobody looks[.,;:]|//.*leave .* away' src tests --include='*.rs' || true)
 
 for transcript in tests/transcripts/*; do
     grep -qF "${transcript}}}" book/src/*.md || finding "$transcript:1: no chapter shows this transcript"
