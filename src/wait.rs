@@ -76,6 +76,9 @@ fn wait_for(fd: Option<BorrowedFd>, patience: Option<Duration>, what: &str) -> R
 /// shell says of a program that the signal killed. From here on the next such signal does
 /// kill it: whoever sends a second one does not want to wait for the cleanup.
 fn ended_by(signal: Signal, what: &str) -> anyhow::Error {
+    for signal in ENDING.into_iter().filter(|signal| !kernel::is_ignored(*signal)) {
+        let _ = kernel::reset_signal(signal);
+    }
     let _ = SigSet::from_iter(ENDING).thread_unblock();
     let message = format!("ended by {signal} while waiting for {what}");
     Failure { exit_code: 128 + signal as u8, message }.into()

@@ -30,7 +30,7 @@ use crate::explain::step;
 use crate::kernel;
 use crate::metadata::pidfd::Process;
 use crate::rootfs::mount::Dir;
-use crate::wait::{Arrived, ENDING, readable};
+use crate::wait::{Arrived, readable};
 
 use self::file::{LogFile, Stream};
 use self::pump::{Phase, Pump};
@@ -238,7 +238,8 @@ impl Logs {
         let Some(line) = self.wires.line.take() else { return Ok(()) };
         line.shutdown(Shutdown::Write).context("shutdown")?;
         // By now a signal may be one that does nothing. Here the first one counts.
-        let signals = ENDING.into_iter().filter(|signal| !kernel::is_ignored(*signal)).collect::<SigSet>();
+        let signals =
+            kernel::ENDING.into_iter().filter(|signal| !kernel::is_ignored(*signal)).collect::<SigSet>();
         signals.thread_block().context("block signals")?;
         let waited = readable(&line, None, "what the command wrote to be read");
         signals.thread_unblock().context("unblock signals")?;
