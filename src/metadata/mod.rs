@@ -77,9 +77,9 @@ impl Mechanism for Metadata {
         record.address = container.parts.address;
         record.owned_by_this_process()?;
         record.started(child.as_raw())?;
+        owner.make_room(record)?;
         owner.sign(record)?;
-        owner.write(record)?;
-        owner.make_room(record)
+        owner.write(record)
     }
 
     fn started(&mut self, _container: &mut Container, _child: Pid) -> Result<()> {
