@@ -64,6 +64,10 @@ pub struct Bridge {
 
     #[arg(skip)]
     connection: Option<Connection>,
+
+    /// Parent, once the container is connected: what is left to do is to hold this.
+    #[arg(skip)]
+    lease: Option<Lease>,
 }
 
 /// What this container has of the network.
@@ -109,9 +113,8 @@ impl Mechanism for Bridge {
     }
 
     fn attach(&mut self, _container: &mut Container, child: Pid) -> Result<()> {
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        // The child has its own copies.
-        connection.etc.clear();
+        // The child has its own copy of all this.
+        let Some(connection) = self.connection.take() else { return Ok(()) };
         let (lan, netlink, address) = (&connection.lan, &connection.netlink, connection.lease.address);
         match plug_in(lan, netlink, connection.bridge, address, child) {
             Err(error) if is_there_already(&error) => {
@@ -120,7 +123,9 @@ impl Mechanism for Bridge {
             }
             outcome => outcome?,
         }
-        ignore_router_advertisements(&lan.veth(address))
+        ignore_router_advertisements(&lan.veth(address))?;
+        self.lease = Some(connection.lease);
+        Ok(())
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
@@ -133,7 +138,7 @@ impl Mechanism for Bridge {
         // This gives the address back. The cable goes with the container's namespace,
         // a moment later and by itself: to delete it here would take the kernel ten
         // times as long as to make it, and `run` would have to wait.
-        self.connection = None;
+        (self.connection, self.lease) = (None, None);
         Ok(())
     }
 }
