@@ -117,7 +117,8 @@ impl Owner {
     /// by this second name stays when the next one takes its place. (link(2), fallocate(2))
     pub fn make_room(&self, record: &Record) -> Result<()> {
         let room = self.dir.join(ROOM);
-        let bytes = json(record)?.len() as u64 + END;
+        // The kernel gives whole blocks anyway.
+        let bytes = (json(record)?.len() as u64 + END).next_multiple_of(4096);
         let describe = || {
             let call = format!("link(\"{RECORD}\", \"{ROOM}\"), fallocate({bytes} bytes)");
             (call, format!("ln {RECORD} {ROOM} && fallocate --keep-size --length {bytes} {ROOM}"))
