@@ -51,12 +51,18 @@ BEGIN {
 failing && /^    / { said[++count] = substr($0, 5); next }
 failing { end_of_failure() }
 
+/^[0-9]+ as expected, / { came_to_the_end = 1 }
+
 # Of a build that fails, or of a guest that does: as it is.
 !/^FAILED/ && !/^[0-9]+ as expected/ && !/^day[0-9]+ / && NF { print }
 
 END {
     end_of_failure()
     if (tests == 0) exit 1
+    if (!came_to_the_end) {
+        print "\nThe guest did not come to the end of the tests."
+        exit 1
+    }
     if (red_first) {
         if (shown != "") print ""
         for (i = 1; i <= places; i++)

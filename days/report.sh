@@ -15,7 +15,9 @@ report_on() { # FUNCTION
     [ ! -t 1 ] || color=1
     for number in $(seq "$day"); do tasks_of "$number" | sed "s/^/$number\t/"; done >"$notes/tasks"
     promises_of "$day" >"$notes/promises"
-    "$@" | live_awk -v lab="$checked" -v tasks="$notes/tasks" -v results="$notes/results" \
+    # The guest says "no" of what only waits for a later task. So it is for report.awk to say,
+    # but of other days, where nothing waits.
+    { "$@" || [ -z "${brief:-}" ]; } | live_awk -v lab="$checked" -v tasks="$notes/tasks" -v results="$notes/results" \
         -v promises="$notes/promises" -v today="$day" -v task_asked="${task:-}" -v open_tasks="$(open_tasks "$day" "$checked")" \
         -v color="$color" -v brief="${brief:-}" -v red_first="${red_first:-}" -f "$repo/days/report.awk" || ended=$?
     # shellcheck disable=SC2034  # for watch.sh
