@@ -104,7 +104,7 @@ refused() { # EXPECTED DAY [TASK]
 refused "which day? expected DAY=1" ""
 refused "there is no lab/ yet; make it first: make start DAY=1" 1
 days/start.sh 1 >"$log"
-refused "there is no task 7; day 1 has the tasks 1 2 3" 1 7
+refused "there is no task 7; day 1 has the tasks 1 2 3 4" 1 7
 # All of the day: the tests of task 1 run through the later ones too.
 write_sources "$work/solved" -v day=2
 
@@ -116,11 +116,11 @@ forget
 within_deadline "the next guest is ready" grep -qsx 'vm: ready' "$work"/tmp/*/guest/log
 saved_at=$EPOCHREALTIME
 save_all "$work/solved"
-verdict "green: 6 tests" "more saved: green" "Next: make watch DAY=1 TASK=2"
+verdict "green: 6 tests" "more saved: green" "Task 1 is there. Next: task 2: find it, become it. make watch DAY=1 TASK=2"
 since_save=$((${EPOCHREALTIME//[^0-9]/} - ${saved_at//[^0-9]/}))
 echo "    from the save to the verdict: $((since_save / 1000)) ms"
 make progress >"$work/progress"
-grep -q "6 of 15 tests green, 9 not run" "$work/progress" || wrong "make progress does not know: $(cat "$work/progress")"
+grep -q "6 of 22 tests green, 16 not run" "$work/progress" || wrong "make progress does not know: $(cat "$work/progress")"
 
 forget
 echo 'fn it_is_not_finished( {' | save src/main.rs

@@ -302,7 +302,14 @@ while true; do
     # What has ended is no group any more.
     if [ -n "$guest" ] && ! kill -0 "$guest" 2>/dev/null && ! { [ "$phase" = testing ] && guest_is_done; }; then guest_has_died; fi
     case $phase in
-        building) if ! kill -0 "$builder" 2>/dev/null; then build_has_ended; fi ;;
+        building)
+            if ! kill -0 "$builder" 2>/dev/null; then
+                build_has_ended
+            elif grep -q '^waiting for another' "$stage/said"; then
+                status "$why: $(sed -n '/^waiting for/{s/ Ctrl-C.*//p;q}' "$stage/said")"
+                : >"$stage/said"
+            fi
+            ;;
         built) if guest_is_ready; then begin_tests; fi ;;
         testing) if guest_is_done; then tests_have_ended; fi ;;
     esac
