@@ -156,7 +156,9 @@ begin_round() {
     phase=building
     status "$why: building"
     set -m
-    build >"$stage/said" 2>&1 </dev/null &
+    # Appended, for it may be emptied meanwhile.
+    : >"$stage/said"
+    build >>"$stage/said" 2>&1 </dev/null &
     builder=$!
     set +m
 }
