@@ -23,7 +23,7 @@ fn doctor(world: &World, preparation: &str) -> (i32, Vec<Value>) {
 
 fn read(output: Output) -> (i32, Vec<Value>) {
     let findings = serde_json::from_slice(&output.stdout);
-    (output.status.code().unwrap(), findings.unwrap_or_else(|_| panic!("{output:?}")))
+    (output.status.code().unwrap(), findings.unwrap_or_else(|_| panic!("{}", common::said(&output))))
 }
 
 /// The checks that found something missing.

@@ -108,7 +108,7 @@ fn task3_a_mount_made_inside_is_not_seen_outside() {
     let mounts = fs::read_to_string("/proc/self/mountinfo");
     umount2(&shared, MntFlags::MNT_DETACH).unwrap();
 
-    assert_eq!(String::from_utf8_lossy(&inside.stdout), "file\n", "{inside:?}");
+    assert_eq!(String::from_utf8_lossy(&inside.stdout), "file\n", "{}", common::said(&inside));
     let Ok(mounts) = mounts else {
         panic!("the container's /proc was mounted over the host's: no /proc/self here")
     };

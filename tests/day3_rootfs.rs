@@ -145,7 +145,12 @@ print(os.path.exists("SECRET"))
 
     let by_hand =
         Command::new("chroot").arg(&debian).args(["/usr/bin/python3", "-c", &escape]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&by_hand.stdout), "True\n", "chroot alone: {by_hand:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&by_hand.stdout),
+        "True\n",
+        "chroot alone: {}",
+        common::said(&by_hand)
+    );
     let words = ["run", "--rootfs", debian.to_str().unwrap(), "/usr/bin/python3", "-c", &escape];
     world.tiny_docker(words).assert().success().stdout("False\n");
     let _ = fs::remove_dir(debian.join("tmp/below"));
@@ -224,10 +229,10 @@ fn task3_a_rootfs_without_mount_points_gets_them() {
     let mut command = Command::new("unshare");
     command.current_dir(world.dir()).args(["--mount", "sh", "-c", read_only]).arg(common::binary());
     let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert_eq!(output.status.code(), Some(125), "{}", common::said(&output));
     let error =
         contains("the rootfs has no /proc; make an empty directory").and(contains("Read-only file system"));
-    assert!(error.eval(&String::from_utf8_lossy(&output.stderr)), "{output:?}");
+    assert!(error.eval(&String::from_utf8_lossy(&output.stderr)), "{}", common::said(&output));
 }
 
 // https://nvd.nist.gov/vuln/detail/CVE-2019-19921, and the same of /dev in runc and crun:
@@ -459,7 +464,11 @@ fn task6_no_descriptor_of_the_runtime_is_a_way_out() {
         let output = world.tiny_docker(words).output().unwrap();
         // Outside of its root a process cannot tell where it is. (getcwd(2))
         let inside = output.status.success() && output.stdout.starts_with(b"/");
-        assert!(inside || output.status.code() == Some(125), "-w {dir} led out of the root: {output:?}");
+        assert!(
+            inside || output.status.code() == Some(125),
+            "-w {dir} led out of the root: {}",
+            common::said(&output)
+        );
     }
 }
 
@@ -850,7 +859,12 @@ fn task4_modes_are_the_same_whatever_the_callers_umask() {
     for umask in ["077", "000", "777"] {
         let _ = fs::remove_dir_all(rootfs.join("srv"));
         let output = run(umask);
-        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "with umask {umask}: {output:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            expected,
+            "with umask {umask}: {}",
+            common::said(&output)
+        );
         for name in ["proc", "sys", "dev"] {
             let mode = fs::metadata(rootfs.join(name)).unwrap().mode() & 0o7777;
             assert_eq!(mode, 0o755, "the mount point {name}, made with umask {umask}");
@@ -898,6 +912,10 @@ fn task4_a_terminal_that_cannot_be_mounted_is_no_obstacle() {
     command.arg("--mount").arg(common::binary()).arg("run").arg("--rootfs").arg(busybox());
     command.args(["sh", "-c", "test -t 0 && echo a terminal; ls /dev/console"]);
     let output = command.stdin(terminal.slave).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "a terminal\n", "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("/dev/console: No such file"), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "a terminal\n", "{}", common::said(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("/dev/console: No such file"),
+        "{}",
+        common::said(&output)
+    );
 }

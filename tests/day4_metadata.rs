@@ -403,7 +403,7 @@ fn task2_what_cannot_be_printed_is_an_error() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = Command::new(common::binary()).args(words).stdout(writer).output().unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {output:?}");
+        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {}", common::said(&output));
     }
 }
 
@@ -675,15 +675,19 @@ fn task3_a_full_disk_takes_no_exit_code() {
     let inspect = world.tiny_docker(["inspect", "web"]).output().unwrap();
     assert!(Command::new("umount").arg(&state).status().unwrap().success());
 
-    assert_eq!(filled.status.code(), Some(3), "{filled:?}");
-    assert!(ps.status.success() && ps.stderr.is_empty(), "{ps:?}");
-    assert!(String::from_utf8_lossy(&ps.stdout).contains("Exited (3)"), "{ps:?}");
-    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
-    assert!(contains("No space left").eval(&String::from_utf8_lossy(&refused.stderr)), "{refused:?}");
+    assert_eq!(filled.status.code(), Some(3), "{}", common::said(&filled));
+    assert!(ps.status.success() && ps.stderr.is_empty(), "{}", common::said(&ps));
+    assert!(String::from_utf8_lossy(&ps.stdout).contains("Exited (3)"), "{}", common::said(&ps));
+    assert_eq!(refused.status.code(), Some(125), "{}", common::said(&refused));
+    assert!(
+        contains("No space left").eval(&String::from_utf8_lossy(&refused.stderr)),
+        "{}",
+        common::said(&refused)
+    );
     assert_eq!(left, (1, 0));
-    assert!(read_only.status.success() && read_only.stderr.is_empty(), "{read_only:?}");
-    assert!(String::from_utf8_lossy(&read_only.stdout).contains("Exited ("), "{read_only:?}");
-    assert!(inspect.status.success(), "{inspect:?}");
+    assert!(read_only.status.success() && read_only.stderr.is_empty(), "{}", common::said(&read_only));
+    assert!(String::from_utf8_lossy(&read_only.stdout).contains("Exited ("), "{}", common::said(&read_only));
+    assert!(inspect.status.success(), "{}", common::said(&inspect));
 }
 
 // https://github.com/clearcontainers/runtime/issues/891
@@ -787,10 +791,15 @@ fn task3_what_cannot_be_told_is_not_gone() {
     let record = the_record(&world).1;
     alive.kill().unwrap();
     alive.wait().unwrap();
-    assert_eq!(record["status"], "running", "it could not tell, and took it for ended: {ps:?}");
-    assert_eq!(ps.status.code(), Some(1), "{ps:?}");
+    assert_eq!(
+        record["status"],
+        "running",
+        "it could not tell, and took it for ended: {}",
+        common::said(&ps)
+    );
+    assert_eq!(ps.status.code(), Some(1), "{}", common::said(&ps));
     let (shown, said) = (String::from_utf8_lossy(&ps.stdout), String::from_utf8_lossy(&ps.stderr));
-    assert!(shown.contains("aaaa00000000") && said.contains("Too many open files"), "{ps:?}");
+    assert!(shown.contains("aaaa00000000") && said.contains("Too many open files"), "{}", common::said(&ps));
     drop(dir);
 }
 
@@ -806,8 +815,12 @@ fn task4_what_cannot_be_seen_is_not_removed() {
     };
     let began = std::time::Instant::now();
     let output = elsewhere(&["rm", "-f", "web"]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(contains("pid namespace").eval(&String::from_utf8_lossy(&output.stderr)), "{output:?}");
+    assert_eq!(output.status.code(), Some(1), "{}", common::said(&output));
+    assert!(
+        contains("pid namespace").eval(&String::from_utf8_lossy(&output.stderr)),
+        "{}",
+        common::said(&output)
+    );
     assert!(began.elapsed() < common::deadline() / 12, "it waited for nothing");
     assert!(contains("Up ").eval(&String::from_utf8_lossy(&elsewhere(&["ps"]).stdout)));
     assert_eq!(world.inspect("web")["status"], "running");
@@ -818,8 +831,8 @@ fn task4_what_cannot_be_seen_is_not_removed() {
     let (mut alive, dir) = plant_running(&world);
     let mut few = Command::new("prlimit");
     let output = few.arg("--nofile=4:4").arg(common::binary()).args(["rm", "aaaa00000000"]).output().unwrap();
-    assert!(dir.exists(), "rm removed what runs: {output:?}");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(dir.exists(), "rm removed what runs: {}", common::said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", common::said(&output));
     alive.kill().unwrap();
     alive.wait().unwrap();
 }

@@ -132,7 +132,7 @@ fn task1_a_reader_that_goes_away_ends_the_writer() {
     // As in `yes | head -n 1`, where nobody is in between.
     let script = format!("{} run sh -c 'while echo y; do :; done' | head -n 1", common::binary().display());
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-    assert_eq!(output.stdout, b"y\n", "{output:?}");
+    assert_eq!(output.stdout, b"y\n", "{}", common::said(&output));
 }
 
 #[test]
@@ -684,7 +684,12 @@ fn task4_follow_ends_when_nobody_reads_any_more() {
     // Although there is nothing to write.
     let script = format!("timeout 60 {} logs -f web | head -n 1", common::binary().display());
     let output = Command::new("bash").args(["-c", &format!("set -o pipefail; {script}")]).output().unwrap();
-    assert_eq!((output.stdout.as_slice(), output.status.code()), (&b"one\n"[..], Some(0)), "{output:?}");
+    assert_eq!(
+        (output.stdout.as_slice(), output.status.code()),
+        (&b"one\n"[..], Some(0)),
+        "{}",
+        common::said(&output)
+    );
     drop(running.stdin());
     assert_eq!(running.ended(), 0);
 }

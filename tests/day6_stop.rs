@@ -552,7 +552,7 @@ fn task4_with_init_a_terminal_has_its_size_and_hangs_up() {
     let command = words(&["-t", "--init", "--name", "web"], "").join(" ").replace("sh -c ", "yes");
     let script = format!("timeout 100 {} {command} | head -n 1", common::binary().display());
     let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "y\r\n", "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "y\r\n", "{}", common::said(&output));
     assert_eq!(world.inspect("web")["status"], "exited");
 }
 
@@ -830,7 +830,12 @@ fn task3_what_cannot_be_seen_is_neither_stopped_nor_gone() {
         let mut elsewhere = std::process::Command::new("unshare");
         elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(common::binary()).args([command, "web"]);
         let output = elsewhere.output().unwrap();
-        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{command}: {output:?}");
+        assert_eq!(
+            (output.status.code(), output.stdout.len()),
+            (Some(1), 0),
+            "{command}: {}",
+            common::said(&output)
+        );
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("pid namespace"), "{command}: {said}");
     }

@@ -905,7 +905,12 @@ fn task6_killed_while_it_makes_the_network_the_next_run_completes_it() {
         let mut command = world.tiny_docker(words);
         let killed = command.env("TINY_DOCKER_DIE_AT", format!("parent:{moment}")).output().unwrap();
         let output = world.tiny_docker(words).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "fine\n", "killed at {moment}: {output:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "fine\n",
+            "killed at {moment}: {}",
+            common::said(&output)
+        );
         world.tiny_docker(["network", "rm"]).assert().success();
         if killed.status.success() {
             break;

@@ -27,7 +27,7 @@ use nix::unistd::{Pid, dup2_stdin, dup2_stdout, pipe2};
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
-use crate::kernel::{self, ENDING};
+use crate::kernel;
 use crate::metadata::pidfd::Process;
 use crate::rootfs::mount::Dir;
 use crate::wait::{Arrived, readable};
