@@ -4,8 +4,10 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -345,6 +347,8 @@ fn task2_garbage_is_named_listed_and_left_alone() {
     garbage("00000000000d");
     fs::create_dir(world.containers().join("lost+found")).unwrap();
     fs::write(world.containers().join("notes.txt"), "mine").unwrap();
+    // A name need not be UTF-8.
+    fs::create_dir(world.containers().join(OsStr::from_bytes(b"caf\xe9"))).unwrap();
     let before = tree(&world.containers());
 
     // A listing that lacks something does not exit with 0.
@@ -358,7 +362,7 @@ fn task2_garbage_is_named_listed_and_left_alone() {
         let path = world.containers().join(name);
         assert_eq!(stderr.matches(&format!("{}: ", path.display())).count(), 1, "{path:?} in\n{stderr}");
     }
-    for words in ["use the newer one", "belongs to user 65534"] {
+    for words in ["use the newer one", "belongs to user 65534", "caf\u{fffd}: not a container"] {
         assert!(stderr.contains(words), "expected {words:?} of one of them in:\n{stderr}");
     }
     // The good one, and the twelve that have the name of a container.
@@ -609,7 +613,7 @@ fn task4_a_run_that_is_killed_early_is_forgotten() {
 /// who, and what; in order. The state directory is on a disk.
 fn disk_calls(world: &World, words: &[&str]) -> Vec<(String, String)> {
     let (state, trace) = (tempfile::tempdir_in("/var/tmp").unwrap(), world.dir().join("trace"));
-    let calls = "trace=execve,exit_group,open,openat,sync,syncfs,fsync,fdatasync,sync_file_range,msync,io_uring_setup";
+    let calls = "trace=execve,exit_group,?open,openat,sync,syncfs,fsync,fdatasync,?sync_file_range,msync,io_uring_setup";
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-e", "signal=none", "-e", calls, "-o"]).arg(&trace);
     // It follows whoever flushes, and so it ends after that.
