@@ -54,7 +54,7 @@ says 0 make solution DAY=1 -- "+++ solution/src/command.rs" '-    todo!("day 1, 
 says 0 make progress -- "not yet"
 
 says 2 make check DAY=1 -- "Day 1, task 1: dispatch" 'still a todo!("day 1, task 1: ' "lab/src/cli.rs:" "wait for a todo!()"
-says 0 make progress -- "0 of 22 tests green, 22 red"
+says 0 make progress -- "0 of 23 tests green, 23 red"
 
 # A mistake, instead of a stub: what was expected, and where to read.
 write_days_up_to 1

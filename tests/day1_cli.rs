@@ -240,6 +240,20 @@ fn task4_a_command_that_never_ran_is_an_error_whenever_its_process_was_killed() 
 
 #[test]
 #[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
+fn task4_with_too_little_memory_it_runs_or_fails_and_never_panics() {
+    let world = World::new();
+    for kilobytes in (2000..14_000).step_by(1000) {
+        let script = format!("ulimit -v {kilobytes}; exec \"$0\" run sh -c 'echo it runs'");
+        let output = world.called_by(&script).output().unwrap();
+        let said = common::said(&output);
+        // Where even the runtime does not fit, the kernel kills it.
+        assert!(!output.status.success() || output.stdout == b"it runs\n", "{kilobytes} kB: {said}");
+        assert!(!said.contains("panicked"), "{kilobytes} kB: {said}");
+    }
+}
+
+#[test]
+#[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
 fn task4_a_signal_ends_a_run_that_has_not_started_yet() {
     let world = World::new();
     // SIGHUP is left out: under nohup it is ignored, by the runtime too.
@@ -313,7 +327,12 @@ fn task4_addresses_are_random_also_if_the_callers_are_not() {
 #[cfg_attr(feature = "day2-namespaces", ignore = "privileged: make vm-test")]
 fn task4_what_the_caller_is_limited_to_passes_on() {
     let world = World::new();
-    let limited = "ulimit -n 77; exec nice -n 7 setpriv --no-new-privs \"$0\" run sh -c";
-    let script = format!("{limited} 'ulimit -n; nice; grep NoNewPrivs: /proc/self/status'");
-    world.called_by(&script).assert().success().stdout("77\n7\nNoNewPrivs:\t1\n");
+    let limited = |program: &str| {
+        let shown = "ulimit -n; nice; grep NoNewPrivs: /proc/self/status";
+        format!("ulimit -n 77; exec nice -n 3 setpriv --no-new-privs {program} sh -c '{shown}'")
+    };
+    let direct = world.called_by(&limited("")).output().unwrap();
+    let direct = String::from_utf8(direct.stdout).unwrap();
+    assert!(direct.starts_with("77\n") && direct.ends_with("NoNewPrivs:\t1\n"), "{direct}");
+    world.called_by(&limited("\"$0\" run")).assert().success().stdout(direct);
 }
