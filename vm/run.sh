@@ -4,7 +4,7 @@
 # Boots the VM, unpacks PAYLOAD.tar at the guest's /, runs its /payload/run, and
 # exits with that program's exit code. What it wrote to /out is then in OUTDIR.
 # 125: the guest gave no exit code (it crashed, or took more than VM_TIMEOUT s).
-# VM_DISK=FILE: one more disk, /dev/vdd, which keeps what the guest writes.
+# VM_DISK=FILE: one more disk, /dev/vdd, which keeps what the guest writes; or nbd:unix:SOCKET.
 # VM_INPUT=FILE: what the guest reads from its first serial line.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")

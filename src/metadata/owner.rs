@@ -159,9 +159,12 @@ impl Owner {
     }
 }
 
-/// The record as it is in its file.
+/// The record as it is in its file. Filled up with spaces, so that the last one is no shorter
+/// than the first, into whose file it goes: cutting off the end of a file that is on its way
+/// to the disk is a wait for the disk.
 fn json(record: &Record) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(record)?;
+    text.resize((text.len() + 1).next_multiple_of(1024) - 1, b' ');
     text.push(b'\n');
     // What is written can be read.
     if text.len() as u64 > LONGEST {
