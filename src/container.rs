@@ -35,10 +35,10 @@ use crate::report::{self, Report};
 use crate::wait::{self, Arrived, Child, Signals, exit_code_of};
 
 // ANCHOR: container
-/// A container: what it shall be, what it is made with, and what came of it.
+/// A container: what it is to be, what it is made with, and what came of it.
 #[derive(Debug)]
 pub struct Container {
-    /// What it shall be. Complete, and not changed any more, once every mechanism's
+    /// What it is to be. Complete, and not changed any more, once every mechanism's
     /// `prepare` has been called; the child changes its own copy.
     pub plan: Plan,
     /// What it is made with.

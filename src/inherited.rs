@@ -49,7 +49,7 @@ pub fn start_afresh() -> Result<()> {
 /// survives an exec: SIGINT and SIGQUIT after a script's `&`, SIGHUP under nohup.
 /// (signal(7), "Signal dispositions")
 fn reset_signals() -> Result<()> {
-    // SIGPIPE later: until then a write to a pipe that nobody reads shall be an error, as
+    // SIGPIPE later: until then a write to a pipe that nobody reads must be an error, as
     // everywhere in Rust. The other two cannot be changed.
     let spared = [libc::SIGPIPE, libc::SIGKILL, libc::SIGSTOP];
     let describe = || ("sigaction(1…64, SIG_DFL)".into(), "env --default-signal …".into());

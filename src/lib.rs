@@ -17,7 +17,7 @@
 //! | 10 | `doctor` | Can I explain the architecture clearly? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
-//! world. [`plan`] says what it shall be, [`inherited`] what of its caller stays with it,
+//! world. [`plan`] says what it is to be, [`inherited`] what of its caller stays with it,
 //! [`command`] becomes the command, [`report`] tells whether it did, [`wait`] waits for it.
 //! [`kernel`] holds the few system calls that no library wraps, [`files`] reads and writes
 //! what the kernel shows as files, [`explain`] is the narration, [`stream`] the one way to

@@ -1,4 +1,4 @@
-//! What a container shall be, and nothing of how that is done: what was asked for,
+//! What a container is to be, and nothing of how that is done: what was asked for,
 //! as data. The record keeps it (day 4), so that a container can be made again from
 //! what is on the disk.
 
@@ -12,7 +12,7 @@ use nix::sched::CloneFlags;
 use serde::{Deserialize, Serialize};
 
 // ANCHOR: plan
-/// What a container shall be. The command line says the first of it, and every
+/// What a container is to be. The command line says the first of it, and every
 /// mechanism's `prepare` adds what its flags ask for. Paths on the host are absolute.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {

@@ -1,4 +1,4 @@
-//! Day 8: the files of /etc that say who one is, and whom to ask for names: hostname,
+//! Day 8: the files of /etc that name the container and the servers to ask for names: hostname,
 //! hosts, resolv.conf. They differ from container to container, so they cannot be in the
 //! root file system, which several may share and which is the user's: they are kept in the
 //! container's directory, and mounted over those that are there. (hosts(5), resolv.conf(5))
