@@ -876,7 +876,7 @@ fn task4_rm_refuses_what_runs_and_f_kills_it() {
 fn task4_long_rm_f_ends_a_run_that_is_held_up() {
     let world = World::new();
     // Before the start of its command, and after the end.
-    let mut before = world.held_up("before");
+    let mut before = world.held_up("before", &[]);
     let rootfs = busybox();
     let words = ["run", "--name", "after", "--rootfs", rootfs.to_str().unwrap()];
     let mut after = world.start([&words[..], &["sh", "-c", "echo ready; exec sleep 1000"]].concat());

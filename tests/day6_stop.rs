@@ -266,7 +266,7 @@ fn task2_a_timeout_of_any_length_is_waited_for() {
 #[ignore = "privileged: make vm-test"]
 fn task2_long_a_run_that_is_held_up_is_not_waited_for_without_end() {
     let world = World::new();
-    let mut held = world.held_up("held");
+    let mut held = world.held_up("held", &[]);
     let run = held.runtime().to_string();
     thread::scope(|scope| {
         for command in [&["stop", "-t", "1"][..], &["kill"], &["kill", "-s", "TERM"]] {
@@ -583,6 +583,20 @@ fn task5_a_killed_supervisor_takes_its_container_with_it() {
         tiny_docker(&world, &["wait", &id]).code(1).stderr(contains("nobody saw how"));
         tiny_docker(&world, &["rm", &id]).success();
     }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_long_rm_f_ends_a_supervisor_that_is_held_up() {
+    let world = World::new();
+    let mut held = world.held_up("held", &["-d"]);
+    let supervisor = Pid::from_raw(common::children_of(held.runtime().as_raw())[0]);
+    let output = world.tiny_docker(["rm", "-f", "held"]).output().unwrap();
+    let was_left = alive(supervisor);
+    let _ = kill(supervisor, Signal::SIGKILL);
+    assert!(output.status.success() && !was_left, "{output:?}");
+    assert_eq!(held.ended(), 125);
+    assert_eq!(fs::read_dir(world.containers()).unwrap().count(), 0);
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
 use crate::kernel;
+use crate::metadata::owner;
 use crate::metadata::pidfd::Process;
 use crate::rootfs::mount::Dir;
 use crate::wait::{Arrived, readable};
@@ -92,6 +93,7 @@ impl Mechanism for Logs {
         if self.detach {
             // From here on we are another process.
             self.wires.ready = Some(supervisor::detach(&id)?);
+            owner::changes_hands(&dir)?;
         }
         self.wires.log = Some(Arc::new(Mutex::new(LogFile::create(&dir)?)));
         if self.detach || self.tty {

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use crate::error::{self, Result};
 use crate::explain::step;
 use crate::metadata::aside::Aside;
-use crate::metadata::layout::{BEFORE, DAY, LONGEST, RECORD};
+use crate::metadata::layout::{BEFORE, DAY, LOCK, LONGEST, RECORD};
+use crate::metadata::read::known;
 use crate::metadata::record::Record;
 use crate::metadata::traces;
 
@@ -30,6 +31,15 @@ pub struct Owner {
     /// The container's directory, absolute.
     pub dir: PathBuf,
     lock: File,
+}
+
+/// Writes down that this process looks after the container in `dir`: with `-d` that is
+/// another one than made it. Both have its lock; the kernel counts them as one holder.
+pub fn changes_hands(dir: &Path) -> Result<()> {
+    let mut record = known(dir)?.with_context(|| format!("no container in {dir:?}"))?;
+    record.owned_by_this_process()?;
+    let lock = File::open(dir.join(LOCK)).context("open the lock")?;
+    Owner::new(dir.to_owned(), lock).write(&record)
 }
 
 impl Owner {

@@ -197,20 +197,34 @@ impl World {
         moments
     }
 
-    /// A `run` in the foreground that is held up before its command starts, once ps knows
-    /// its container.
-    pub fn held_up(&self, name: &str) -> Running {
+    /// A `run` that is held up before its command starts, once ps knows its container. With
+    /// `-d` it is the supervisor that is held up.
+    pub fn held_up(&self, name: &str, flags: &[&str]) -> Running {
         let rootfs = busybox();
         for moment in 1.. {
             let mut command = std::process::Command::new(binary());
-            command.args(["run", "--name", name, "--rootfs", rootfs.to_str().unwrap(), "true"]);
+            command
+                .args(["run", "--name", name, "--rootfs", rootfs.to_str().unwrap()])
+                .args(flags)
+                .arg("true");
             command.env("TINY_DOCKER_STOP_AT", format!("parent:{moment}")).current_dir(self.dir());
             let runtime = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             let mut running = Running::new(runtime);
-            until("it is held up", || state(running.runtime()) == 'T');
-            if self.ps().contains("Created") {
+            let held = || {
+                let children = children_of(running.runtime().as_raw()).into_iter().map(Pid::from_raw);
+                children.chain([running.runtime()]).find(|pid| state(*pid) == 'T')
+            };
+            until("it is held up", || held().is_some());
+            let pid = held().unwrap();
+            let is_known = |dir: fs::DirEntry| {
+                let record = fs::read_to_string(dir.path().join("config.json")).unwrap_or_default();
+                record.contains(&format!("\"pid\": {pid},"))
+            };
+            let known = fs::read_dir(self.containers()).into_iter().flatten().flatten().any(is_known);
+            if known && self.ps().contains("Created") && (pid != running.runtime()) == flags.contains(&"-d") {
                 return running;
             }
+            kill(pid, Signal::SIGKILL).unwrap();
             running.signal_runtime(Signal::SIGKILL);
             running.ended();
         }
