@@ -755,7 +755,12 @@ fn task6_passwd_and_group_are_bytes() {
     passwd.extend(b"\nnul:x:7:7::/a\0b:/bin/sh\r\nhome:x:8:8::/caf\xe9:/bin/sh\r\nhomeless:x:9:9:::/bin/sh");
     write("passwd", &passwd);
     write("group", b"caf\xe9:x:60:home,homeless\nlast:x:61:homeless\r\nlater:x:62:other,homeless");
-    run("home").success().stdout(&b"8 8 60 /caf\xe9\n"[..]);
+    let home = run("home").success();
+    assert_eq!(
+        home.get_output().stdout.escape_ascii().to_string(),
+        r"8 8 60 /caf\xe9\n",
+        "ids, groups and HOME"
+    );
     run("homeless").success().stdout("9 9 60 61 62 /\n");
     run("homeless:later").success().stdout("9 62 /\n");
     run("nul").code(125).stderr(contains("no user"));

@@ -142,9 +142,10 @@ fn mount_point(path: &'static str) -> Result<Dir> {
         opened = Dir::open(path);
     }
     match opened {
-        Err(errno @ (Errno::LOOP | Errno::NOTDIR)) => Err(errno).with_context(|| {
-            format!("{path} of the rootfs is not a directory; expected an empty one to mount on: replace it by one")
-        }),
+        // A link, or anything else.
+        Err(Errno::LOOP | Errno::NOTDIR) => bail!(
+            "{path} of the rootfs is not a directory; expected an empty one to mount on: replace it by one"
+        ),
         opened => opened.with_context(|| format!("open {path} of the rootfs")),
     }
     // ANCHOR_END: day3_task3_mount_point_solution

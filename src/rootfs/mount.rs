@@ -181,7 +181,7 @@ fn take_from(at: BorrowedFd, path: &Path) -> Result<OwnedFd> {
 
 /// Attaches `mount` at `path`, which is `on` itself or in it. (move_mount(2))
 pub fn attach(day: u8, mount: impl AsFd, on: &Dir, path: &str) -> Result<()> {
-    let describe = || (format!("move_mount({path:?})"), format!("mount --move … {path}"));
+    let describe = || (format!("move_mount(…, {path:?})"), format!("mount --move … {path}"));
     step(day, describe, || move_mount(mount, "", on, on.name_of(path), EMPTY_PATHS))
 }
 // ANCHOR_END: take
