@@ -99,16 +99,21 @@ impl Stats {
         Ok(record)
     }
 
-    /// Says what is there that may run, and cannot be listed. Returns whether there is any.
+    /// Says of what runs, or may run, that not all is known. Returns whether there is any.
     fn complain(&self) -> Result<bool> {
         let listing = self.state.list()?;
-        let untold = listing.records.iter().filter_map(|record| {
-            let error = record.process().err()?;
-            Some(format!("container {} may run: {error:#}", record.title()))
-        });
-        let complaints: Vec<String> = untold.chain(listing.complaints.iter().cloned()).collect();
-        complaints.iter().for_each(error::say);
-        Ok(!complaints.is_empty())
+        listing.complaints.iter().for_each(error::say);
+        let mut any = false;
+        for record in &listing.records {
+            let why = match (record.process(), &record.unreadable) {
+                (Err(error), _) => format!("container {} may run: {error:#}", record.title()),
+                (Ok(Some(_)), Some(why)) => format!("{}: {why}", self.state.dir(&record.id).display()),
+                _ => continue,
+            };
+            error::say(why);
+            any = true;
+        }
+        Ok(any)
     }
 
     fn all(&self) -> Result<Vec<Record>> {
