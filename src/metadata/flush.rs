@@ -38,7 +38,7 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 // ANCHOR: soon
 /// Has all that was written in the state directory brought to the disk soon. Returns at once.
 ///
-/// The one who is about to flush holds a lock while it waits for others. They need no flush
+/// The process that is about to flush holds a lock while it waits for others. They need no flush
 /// of their own: a hundred containers that end in this time make one. If this cannot be done
 /// now, the kernel does it later.
 pub fn soon(container: &Path) {

@@ -83,7 +83,7 @@ impl State {
     /// calls this owns it.
     ///
     /// Between the look whether a name is free and the moment it is taken nobody else may take
-    /// one: who wants a name holds the lock on all containers. (flock(2))
+    /// one: whoever wants a name holds the lock on all containers. (flock(2))
     pub fn create(&self, record: &mut Record) -> Result<Owner> {
         let containers = self.containers();
         make_private(&self.root)?;

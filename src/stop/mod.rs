@@ -212,7 +212,7 @@ fn recorded(state: &State, record: &Record, process: &Process) -> Result<()> {
     match state.own(&record.id) {
         Ok(_owner) => {}
         // `run --rm` does not write it down.
-        Err(_) if !state.dir(&record.id).exists() => return Ok(()),
+        Err(_) if !state.is_there(&record.id) => return Ok(()),
         Err(error) => return Err(error),
     }
     state.settle(record.clone()).map(drop)
