@@ -44,7 +44,7 @@ pub struct ShowLogs {
     #[arg(short, long)]
     timestamps: bool,
 
-    /// Show only what was written since: 2026-11-23, 2026-11-23T10:00:00, 10m (ago), or seconds since 1970
+    /// Show only what was written since: 2026-11-23, 2026-11-23T10:00:00, or 10m ago
     #[arg(long, value_name = "TIME", value_parser = since::since, allow_hyphen_values = true)]
     since: Option<Timestamp>,
 
