@@ -416,6 +416,12 @@ fn task3_wait_prints_the_exit_codes() {
     tiny_docker(&world, &["kill", "deaf"]).success();
     assert_eq!(waiting.line(), "137");
     assert_eq!(waiting.ended(), 0);
+    // One that nobody shall remember.
+    detach(&world, &["--rm", "--name", "gone"], DEAF);
+    let mut waiting = world.start(["wait", "gone"]);
+    until("it waits", || common::asleep(waiting.runtime()).as_deref() == Some("tiny-docker"));
+    tiny_docker(&world, &["kill", "gone"]).success();
+    assert_eq!(waiting.ended(), 1);
     tiny_docker(&world, &["wait", "nosuch", "seven"])
         .code(1)
         .stdout("7\n")

@@ -9,7 +9,7 @@ pub mod signals;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use nix::unistd::Pid;
 
 use crate::container::{Container, Mechanism};
@@ -157,7 +157,11 @@ impl Wait {
             process.has_ended(None)?;
         }
         // Whoever saw it end writes that down before it lets go of the container.
-        drop(self.state.own(&id).with_context(|| format!("{word} was removed when it ended"))?);
+        match self.state.own(&id) {
+            Ok(owner) => drop(owner),
+            Err(error) if self.state.is_there(&id) => return Err(error),
+            Err(_) => bail!("container {word} was removed when it ended, and its exit code with it"),
+        }
         match self.state.read(&id)?.exit_code {
             Some(code) => Ok(code),
             None => bail!("nobody saw how container {word} ended: its run was killed"),
