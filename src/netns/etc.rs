@@ -177,11 +177,14 @@ fn open_etc_of(root: &OwnedFd) -> Result<OwnedFd> {
     let open = || openat2(root, "etc", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), inside);
     match open() {
         Err(Errno::NOENT) => {
-            mkdirat(root, "etc", Mode::from_bits_truncate(0o755))
-                .context("make etc, or it is a link that leads nowhere in the rootfs")?;
-            let etc = open().context("open etc")?;
+            match mkdirat(root, "etc", Mode::from_bits_truncate(0o755)) {
+                // Another run was faster.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno).context("make etc"),
+            }
+            let etc = open().context("open etc, which is a link that leads nowhere in the rootfs")?;
             // Whatever umask our caller has.
-            fchmod(&etc, Mode::from_bits_truncate(0o755)).context("let everybody read etc")?;
+            fchmod(&etc, Mode::from_bits_truncate(0o755)).context("make etc readable for everybody")?;
             Ok(etc)
         }
         other => other.context("open etc"),
