@@ -677,7 +677,7 @@ fn task4_masks_lie_in_the_real_proc_whenever_its_directory_is_exchanged() {
     let (mut started, mut last) = (0, String::new());
     for name in ["proc", "sys", "dev"] {
         let exchange = || exchange(&rootfs.join(name), &decoy);
-        for moment in (1..).step_by(3) {
+        for moment in (1..).step_by(5) {
             let (told, mounts) = start_with_an_exchange(&rootfs, moment, exchange, mounts_of);
             last = told.concat();
             if told.len() < moment {
@@ -888,7 +888,7 @@ fn task1_the_root_is_the_directory_that_was_named_whatever_its_path_becomes() {
     let exchange = || exchange(&rootfs, &decoy);
     let taken = format!("open_tree({rootfs:?}");
     let (mut started, mut last) = (0, String::new());
-    for moment in (1..).step_by(2) {
+    for moment in (1..).step_by(4) {
         let look = |pid| Path::new(&format!("/proc/{pid}/root/bin/busybox")).exists();
         let (told, is_ours) = start_with_an_exchange(&rootfs, moment, exchange, look);
         last = told.concat();
