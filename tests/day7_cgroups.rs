@@ -380,6 +380,57 @@ fn task4_memory_hog_is_killed_and_reported() {
     assert!(world.inspect("fine").get("reason").is_none());
 }
 
+// https://github.com/containers/conmon/issues/263
+// https://github.com/containers/crun/issues/1357
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_a_hog_is_killed_also_if_its_caller_may_not_be() {
+    let world = World::new();
+    // As sshd and systemd protect themselves. What they start inherits it, and a container
+    // that exceeds its limit and that nobody may kill tries forever.
+    let rootfs = busybox();
+    let script = format!(
+        "echo -1000 >/proc/self/oom_score_adj; exec \"$0\" run --memory 16m --rootfs {} sh -c '{SMALL_HOG}'",
+        rootfs.display()
+    );
+    world.called_by(&script).assert().code(137).stderr(contains("out of memory"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_a_hog_in_the_background_is_in_its_record() {
+    let world = World::new();
+    // What one in front of us is told, is in the record of one behind our back.
+    run(&world, &["--name", "in-front", "--memory", "64m"], SMALL_HOG).code(137);
+    run(&world, &["-d", "--name", "behind", "--memory", "64m"], SMALL_HOG).success();
+    world.tiny_docker(["wait", "behind"]).assert().success().stdout("137\n");
+    let (record, in_front) = (world.inspect("behind"), world.inspect("in-front"));
+    assert_eq!(record["oom_killed"], true);
+    assert!(record["reason"].as_str().unwrap().contains("limit of 64m"), "{record}");
+    for field in ["exit_code", "signal", "oom_killed", "reason"] {
+        assert_eq!(record[field], in_front[field], "{field}");
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task4_who_was_killed_is_told_apart() {
+    let world = World::new();
+    // A process of it, and the command itself goes on.
+    let child = format!("({SMALL_HOG}); echo $?");
+    run(&world, &["--name", "child", "--memory", "128m"], &child)
+        .success()
+        .stdout("137\n")
+        .stderr(contains("a process of the container"));
+    assert_eq!(world.inspect("child")["oom_killed"], true);
+    // Killed, but not for want of memory.
+    let id = world.detach(&["--memory", "64m"], "sleep 1000");
+    world.tiny_docker(["kill", &id]).assert().success();
+    let record = world.inspect(&id);
+    assert_eq!((&record["exit_code"], &record["oom_killed"]), (&137.into(), &false.into()));
+    assert!(record.get("reason").is_none(), "{record}");
+}
+
 // `oom` counts that a cgroup's own memory ran out, `oom_kill` that one of its processes was
 // killed for want of memory, wherever.
 #[test]
