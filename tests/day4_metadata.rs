@@ -201,7 +201,7 @@ fn task1_a_record_is_never_half_written() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task1_a_second_signal_ends_a_cleanup_that_hangs() {
+fn task3_a_second_signal_ends_a_cleanup_that_hangs() {
     let world = World::new();
     // What is made only once is there from now on: the next two runs do the same.
     run(&world, &[], "true").success();
@@ -561,6 +561,10 @@ fn task4_a_killed_run_leaves_a_container_or_none() {
     let world = World::new();
     let (mut killed, mut aside) = (0, 0);
     let left = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().count();
+    // Unharmed, it is there.
+    world.tiny_docker(["run", "sh", "-c", "exit 7"]).assert().code(7);
+    world.tiny_docker(["ps", "-a"]).assert().success().stdout(contains("Exited (7)"));
+    world.remove_all();
     for moment in 1..200 {
         if !killed_at(&world, moment) {
             break;
@@ -596,6 +600,7 @@ fn task4_a_killed_run_leaves_a_container_or_none() {
 #[ignore = "privileged: make vm-test"]
 fn task4_a_run_that_is_killed_early_is_forgotten() {
     let world = World::new();
+    world.tiny_docker(["run", "true"]).assert().success();
     for round in 0..40 {
         let mut run = Command::new(common::binary()).args(["run", "true"]).spawn().unwrap();
         thread::sleep(std::time::Duration::from_micros(300 * round));
@@ -657,41 +662,50 @@ fn task1_nobody_waits_for_the_disk() {
 #[ignore = "privileged: make vm-test"]
 fn task3_a_full_disk_takes_no_exit_code() {
     let world = World::new();
-    let state = world.dir().join("state");
-    fs::create_dir(&state).unwrap();
-    let mount = |words: &[&str]| {
-        assert!(Command::new("mount").args(words).arg(&state).status().unwrap().success());
-    };
-    mount(&["-t", "tmpfs", "-o", "size=256k", "tmpfs"]);
-    let fill = format!("head -c 10000000 /dev/zero >{}/filled 2>&-; exit 3", state.display());
-    let filled = world.tiny_docker(["run", "--name", "web", "sh", "-c", &fill]).output().unwrap();
-    let ps = world.tiny_docker(["ps", "-a"]).output().unwrap();
+    let state = SmallDisk::mount(&world);
+    let fill = format!("head -c 10000000 /dev/zero >{}/filled 2>&-; exit 3", state.0.display());
+    world.tiny_docker(["run", "--name", "web", "sh", "-c", &fill]).assert().code(3);
+    let ps = world.tiny_docker(["ps", "-a"]).assert().success().stderr(is_empty());
+    ps.stdout(contains("Exited (3)"));
     // Nothing can be begun now, and nothing is left of the attempt.
-    let refused = world.tiny_docker(["run", "--name", "late", "true"]).output().unwrap();
-    let left = (dirs(&world).len(), fs::read_dir(state.join("aside")).unwrap().count());
+    let late = world.tiny_docker(["run", "--name", "late", "true"]).assert();
+    late.code(125).stderr(contains("No space left"));
+    assert_eq!((dirs(&world).len(), fs::read_dir(state.0.join("aside")).unwrap().count()), (1, 0));
+
     // Showing needs no writing.
     let record = dirs(&world)[0].join("config.json");
     let running = fs::read_to_string(&record).unwrap().replace("\"exited\"", "\"running\"");
-    fs::remove_file(state.join("filled")).unwrap();
+    fs::remove_file(state.0.join("filled")).unwrap();
     fs::write(&record, running).unwrap();
-    mount(&["-o", "remount,ro"]);
-    let read_only = world.tiny_docker(["ps", "-a"]).output().unwrap();
-    let inspect = world.tiny_docker(["inspect", "web"]).output().unwrap();
-    assert!(Command::new("umount").arg(&state).status().unwrap().success());
+    state.remount_read_only();
+    let ps = world.tiny_docker(["ps", "-a"]).assert().success().stderr(is_empty());
+    ps.stdout(contains("Exited ("));
+    world.tiny_docker(["inspect", "web"]).assert().success();
+}
 
-    assert_eq!(filled.status.code(), Some(3), "{}", common::said(&filled));
-    assert!(ps.status.success() && ps.stderr.is_empty(), "{}", common::said(&ps));
-    assert!(String::from_utf8_lossy(&ps.stdout).contains("Exited (3)"), "{}", common::said(&ps));
-    assert_eq!(refused.status.code(), Some(125), "{}", common::said(&refused));
-    assert!(
-        contains("No space left").eval(&String::from_utf8_lossy(&refused.stderr)),
-        "{}",
-        common::said(&refused)
-    );
-    assert_eq!(left, (1, 0));
-    assert!(read_only.status.success() && read_only.stderr.is_empty(), "{}", common::said(&read_only));
-    assert!(String::from_utf8_lossy(&read_only.stdout).contains("Exited ("), "{}", common::said(&read_only));
-    assert!(inspect.status.success(), "{}", common::said(&inspect));
+/// A state directory with room for 256 KiB.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(world: &World) -> SmallDisk {
+        let dir = world.dir().join("state");
+        fs::create_dir(&dir).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&dir);
+        assert!(mount.status().unwrap().success());
+        SmallDisk(dir)
+    }
+
+    fn remount_read_only(&self) {
+        let mut mount = Command::new("mount");
+        assert!(mount.args(["-o", "remount,ro"]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
 }
 
 // https://github.com/clearcontainers/runtime/issues/891
@@ -769,6 +783,7 @@ fn task3_of_a_torn_record_the_one_before_is_shown() {
 fn task2_an_empty_variable_counts_as_unset() {
     let world = World::new();
     plant(&world, "aaaa00000000", json!({}));
+    world.tiny_docker(["ps", "-a"]).assert().success().stdout(contains("aaaa"));
     let mut ps = world.tiny_docker(["ps", "-a"]);
     ps.env("TINY_DOCKER_ROOT", "").assert().success().stdout(contains("aaaa").not());
     world.tiny_docker(["ps", "--root", ""]).assert().code(2);
@@ -787,24 +802,19 @@ fn plant_running(world: &World) -> (std::process::Child, PathBuf) {
 #[ignore = "privileged: make vm-test"]
 fn task3_what_cannot_be_told_is_not_gone() {
     let world = World::new();
-    let (mut alive, dir) = plant_running(&world);
+    let (mut alive, _dir) = plant_running(&world);
     // One descriptor is left for all it does: with a handle on the process open, the
     // process's start time cannot be read.
     let mut few = Command::new("prlimit");
-    let ps = few.arg("--nofile=4:4").arg(common::binary()).args(["ps", "-a"]).output().unwrap();
+    few.arg("--nofile=4:4").arg(common::binary());
+    let output = few.args(["inspect", "aaaa00000000"]).output().unwrap();
     let record = the_record(&world).1;
     alive.kill().unwrap();
     alive.wait().unwrap();
-    assert_eq!(
-        record["status"],
-        "running",
-        "it could not tell, and took it for ended: {}",
-        common::said(&ps)
-    );
-    assert_eq!(ps.status.code(), Some(1), "{}", common::said(&ps));
-    let (shown, said) = (String::from_utf8_lossy(&ps.stdout), String::from_utf8_lossy(&ps.stderr));
-    assert!(shown.contains("aaaa00000000") && said.contains("Too many open files"), "{}", common::said(&ps));
-    drop(dir);
+    assert_eq!(record["status"], "running", "it could not tell, and took it for ended: {output:?}");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(shown.contains("aaaa00000000") && said.contains("Too many open files"), "{output:?}");
 }
 
 #[test]

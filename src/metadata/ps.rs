@@ -71,7 +71,13 @@ impl Ps {
     /// Prints the table, or what else the flags ask for. Returns the exit code.
     pub fn execute(self) -> Result<u8> {
         self.state.sweep();
-        let listing = self.state.list()?;
+        let listing = match self.state.list() {
+            Ok(listing) => listing,
+            Err(error) => {
+                error::print(&error);
+                return Ok(COMMAND_FAILED);
+            }
+        };
         for complaint in &listing.complaints {
             error::say(complaint);
         }

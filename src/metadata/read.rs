@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::error::Result;
 use crate::metadata::layout::{BEFORE, LOCK, LONGEST, RECORD, is_id};
-use crate::metadata::record::{Brief, Record, VERSION};
+use crate::metadata::record::{Brief, Record, Status, VERSION};
 
 /// What is known of the container whose directory is `dir`; `None`: there is none.
 ///
@@ -22,9 +22,12 @@ pub fn known(dir: &Path) -> Result<Option<Record>> {
         Ok(record) => return Ok(Some(record)),
         Err(error) => error,
     };
+    if is_ours(&error) {
+        return Err(error).with_context(|| format!("look at {dir:?}"));
+    }
     match fs::symlink_metadata(dir) {
         Ok(found) if found.is_dir() => {}
-        Ok(_) => bail!("not a container: expected a directory"),
+        Ok(_) => return Ok(None),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("look at {dir:?}")),
     }
@@ -35,8 +38,22 @@ pub fn known(dir: &Path) -> Result<Option<Record>> {
         return Ok(Some(before));
     }
     let id = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let brief = read_brief(dir).unwrap_or_else(|_| Brief { created_at: changed(dir), ..Brief::default() });
-    Ok(Some(Record::unreadable(id, brief, format!("{error:#}"))))
+    let brief = match read_brief(dir) {
+        Err(error) if is_ours(&error) => return Err(error).with_context(|| format!("look at {dir:?}")),
+        Err(_) => Brief { created_at: changed(dir), ..Brief::default() },
+        Ok(brief) => brief,
+    };
+    // If it has a lock, that decides whether it runs, for whoever looks closer.
+    let has_lock = brief.pid.is_some() || fs::symlink_metadata(dir.join(LOCK)).is_ok();
+    let status = if has_lock { Status::Running } else { Status::Exited };
+    Ok(Some(Record { status, ..Record::unreadable(id, brief, format!("{error:#}")) }))
+}
+
+/// Is that an error of this process, which has too many files open, say, and no news about
+/// the file? Then nobody can tell what is in it.
+fn is_ours(error: &anyhow::Error) -> bool {
+    let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    matches!(errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// Is that the error of a file that has an end too early, or other bytes than text: as a

@@ -168,7 +168,7 @@ impl Record {
     pub fn unreadable(id: String, brief: Brief, why: String) -> Record {
         Record {
             id,
-            status: if brief.pid.is_some() { Status::Running } else { Status::Exited },
+            status: Status::Running,
             created_at: brief.created_at,
             pid: brief.pid,
             start_time: brief.start_time,

@@ -24,7 +24,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::Result;
@@ -152,21 +152,26 @@ impl State {
         let entries = match fs::read_dir(&containers) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(listing),
-            Err(error) => {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 return Err(error).with_context(|| {
                     format!("read {containers:?}; it belongs to whoever runs containers: try sudo")
                 });
             }
+            entries => entries.with_context(|| format!("read {containers:?}"))?,
         };
         for entry in entries {
-            let dir = entry.with_context(|| format!("read {containers:?}"))?.path();
-            let known = if is_id(dir.file_name()) { known(&dir) } else { Err(anyhow!(NO_CONTAINER)) };
-            match known {
-                Ok(Some(record)) => listing.records.push(record),
-                // Removed since.
-                Ok(None) => {}
-                Err(error) => listing.complaints.push(format!("{}: {error:#}; skipped", dir.display())),
+            let entry = entry.with_context(|| format!("read {containers:?}"))?;
+            let dir = entry.path();
+            let is_dir = match entry.file_type() {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                kind => kind.with_context(|| format!("look at {dir:?}"))?.is_dir(),
+            };
+            if !is_dir || !is_id(dir.file_name()) {
+                listing.complaints.push(format!("{}: {NO_CONTAINER}; skipped", dir.display()));
+                continue;
             }
+            // None: removed since.
+            listing.records.extend(known(&dir)?);
         }
         listing.complaints.sort();
         listing.records.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
