@@ -156,15 +156,26 @@ run_jobs_with_progress() { # OUTDIR
         -v tty="$([ -t 1 ] && echo 1)" -f "$vm/progress.awk"
 }
 
-# Keeps what a failed test said together: two guests write at the same time.
+# Keeps what a failed test said together: two guests write at the same time. In pieces of
+# whole lines, none longer than what a pipe takes at once: in a longer one, a line of the
+# other guest could end up in the middle of a line. (pipe(7), PIPE_BUF)
 whole_failures() {
     live_awk '
+        function say(text,    lines, count, line, piece) {
+            count = split(text, lines, "\n")
+            for (line = 1; line <= count; line++) {
+                if (piece != "" && length(piece) + length(lines[line]) > 3000) { print piece; fflush(); piece = "" }
+                piece = piece == "" ? lines[line] : piece "\n" lines[line]
+            }
+            print piece
+            fflush()
+        }
         { sub(/\r$/, "") }
         failed && /^    / { block = block "\n" $0; next }
-        failed { print block; failed = 0 }
+        failed { say(block); failed = 0 }
         / \.\.\. FAILED/ { block = $0; failed = 1; next }
         { print; fflush() }
-        END { if (failed) print block }'
+        END { if (failed) say(block) }'
 }
 
 # Gives each test to the guest that has least to do so far, the longest first: $stage/tests
