@@ -495,7 +495,7 @@ fn task4_init_shows_the_container_nothing_of_the_host() {
         let text = String::from_utf8(output.stdout).unwrap().replace('\r', "");
         let parts: Vec<&str> = text.split("--\n").collect();
         let [environment, title, files, own] = parts[..] else {
-            panic!("{flags:?}: {text}\n{:?}", output.stderr)
+            panic!("{flags:?}: {text}\n{}", String::from_utf8_lossy(&output.stderr))
         };
         assert!(!text.contains("of-the-host") && !text.contains("replaced"), "{flags:?}: {text}");
         // What the command has, PID 1 has, and nothing else.
