@@ -808,6 +808,9 @@ fn task3_what_cannot_be_told_is_not_gone() {
     let mut few = Command::new("prlimit");
     few.arg("--nofile=4:4").arg(common::binary());
     let output = few.args(["inspect", "aaaa00000000"]).output().unwrap();
+    let mut none = Command::new("prlimit");
+    none.arg("--nofile=3:3").arg(common::binary());
+    let nothing = none.args(["inspect", "aaaa00000000"]).output().unwrap();
     let record = the_record(&world).1;
     alive.kill().unwrap();
     alive.wait().unwrap();
@@ -815,6 +818,7 @@ fn task3_what_cannot_be_told_is_not_gone() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(shown.contains("aaaa00000000") && said.contains("Too many open files"), "{output:?}");
+    assert_eq!((nothing.status.code(), nothing.stdout.as_slice()), (Some(1), &b""[..]), "{nothing:?}");
 }
 
 #[test]

@@ -143,6 +143,10 @@ impl Inspect {
                 (None, None) => Ok(()),
             }
         });
+        // "None of them is there" is said only by somebody who could look.
+        if records.is_empty() && self.state.list().is_err() {
+            return Ok(code);
+        }
         let shown: Vec<Shown> = records.iter().map(Shown::from).collect();
         print(&(serde_json::to_string_pretty(&shown)? + "\n"))?;
         Ok(code)
