@@ -409,6 +409,10 @@ fn task2_addresses_are_given_in_turn() {
     }
     let given = given.join(" ");
     assert_eq!(given, "2 3 4 5 6 2 3", "each gets the address after the one that was given last");
+    // With a new bridge the turn begins anew.
+    sh("ip link delete td0").unwrap();
+    let id = world.detach(&small, "sleep 1000");
+    assert_eq!(address(&world, &id), "10.20.0.2", "the first address on a new bridge");
     world.remove_all();
     world.tiny_docker(["network", "rm"]).assert().success();
 }

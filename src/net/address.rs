@@ -87,6 +87,11 @@ fn remember(dir: &Path, address: Ipv4Addr) {
     let _ = fs::write(dir.join(LAST), address.to_string());
 }
 
+/// The next one to be given is the first.
+pub fn begin_anew(lock: &NetworkLock, lan: &Lan) {
+    let _ = fs::remove_file(lock.addresses(&lan.bridge).join(LAST));
+}
+
 /// Does anybody have an address on `bridge`?
 pub fn anybody_has_one(lock: &NetworkLock, bridge: &str) -> Result<bool> {
     let dir = lock.addresses(bridge);

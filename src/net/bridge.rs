@@ -17,6 +17,8 @@ use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
 
 use crate::error::Result;
 use crate::explain::step;
+use crate::net::address;
+use crate::net::lock::NetworkLock;
 use crate::net::nat;
 use crate::net::subnet::{Lan, colons, hardware_address};
 use crate::netns::netlink::Netlink;
@@ -25,14 +27,22 @@ const DAY: u8 = 9;
 
 // ANCHOR: ensure
 /// Makes sure that all that containers share is there, and hands the bridge's index to
-/// `then`. The caller holds the lock, for each start looks first and then makes. If
+/// `then`. All of it under the lock, for each start looks first and then makes. If
 /// something fails, a bridge that was not there before is removed.
-pub fn ensure<T>(lan: &Lan, netlink: &Netlink, then: impl FnOnce(u32) -> Result<T>) -> Result<T> {
+pub fn ensure<T>(
+    lock: &NetworkLock,
+    lan: &Lan,
+    netlink: &Netlink,
+    then: impl FnOnce(u32) -> Result<T>,
+) -> Result<T> {
     let found = find_link(netlink, &lan.bridge)?;
     let (bridge, state) = match &found {
         Some(link) => (check_ours(lan, link)?, link.header.flags),
         None => {
             check_subnet_is_free(lan, netlink)?;
+            // What is remembered is of a bridge that is gone, or of a namespace that had
+            // this one's number.
+            address::begin_anew(lock, lan);
             (make_bridge(lan, netlink)?, LinkFlags::empty())
         }
     };

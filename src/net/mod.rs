@@ -102,7 +102,7 @@ impl Mechanism for Bridge {
         // One lock from the first look to the lease: `network rm` sees neither a bridge that
         // nobody has yet an address on, nor ours half made.
         let lock = NetworkLock::take()?;
-        let (bridge, lease) = bridge::ensure(&lan, &netlink, |bridge| {
+        let (bridge, lease) = bridge::ensure(&lock, &lan, &netlink, |bridge| {
             Ok((bridge, address::lease(&lock, &lan, self.ip, in_use)?))
         })?;
         drop(lock);
