@@ -68,7 +68,8 @@ pub struct Rm {
 }
 
 impl Ps {
-    /// Prints the table, or what else the flags ask for. Returns the exit code.
+    /// Prints the table, or what else the flags ask for. Returns the exit code: 1 if what it
+    /// prints lacks something.
     pub fn execute(self) -> Result<u8> {
         self.state.sweep();
         let listing = match self.state.list() {
@@ -81,45 +82,52 @@ impl Ps {
         for complaint in &listing.complaints {
             error::say(complaint);
         }
-        let mut code = 0;
-        let mut records = Vec::new();
-        for record in listing.records {
+        let (mut records, code) = self.settled(listing.records);
+        records.retain(|record| self.all || record.status == Status::Running);
+        print(&self.text(&records)?)?;
+        Ok(code)
+    }
+
+    /// These records as they are in truth, and the exit code. What cannot be told of one is
+    /// said, and the rest of it is shown.
+    fn settled(&self, records: Vec<Record>) -> (Vec<Record>, u8) {
+        let (mut settled, mut code) = (Vec::with_capacity(records.len()), 0);
+        for record in records {
+            if let Some(why) = &record.unreadable {
+                error::say(format_args!("{}: {why}", self.state.dir(&record.id).display()));
+                code = COMMAND_FAILED;
+            }
             // Nothing is to be looked at, nor copied, of those that have ended: most of them.
             if record.status == Status::Exited {
-                records.push(record);
+                settled.push(record);
                 continue;
             }
             match self.state.settle(record.clone()) {
-                Ok(settled) => records.push(settled),
+                Ok(record) => settled.push(record),
                 // Removed by somebody since it was listed, or forgotten.
                 Err(_) if !self.state.is_there(&record.id) => {}
                 Err(error) => {
                     error::print(&error.context(format!("container {}", record.id)));
                     code = COMMAND_FAILED;
-                    records.push(record);
+                    settled.push(record);
                 }
             }
         }
-        for record in &records {
-            if let Some(why) = &record.unreadable {
-                error::say(format_args!("{}: {why}", self.state.dir(&record.id).display()));
-                code = COMMAND_FAILED;
-            }
-        }
-        records.retain(|record| self.all || record.status == Status::Running);
+        (settled, code)
+    }
 
+    fn text(&self, records: &[Record]) -> Result<String> {
         let mut text = String::new();
         match self.format {
             _ if self.quiet => records.iter().for_each(|record| text += &format!("{}\n", record.id)),
-            Format::Table => text = table(&records, self.no_trunc),
+            Format::Table => text = table(records, self.no_trunc),
             Format::Json => {
-                for record in &records {
+                for record in records {
                     writeln!(text, "{}", serde_json::to_string(&Shown::from(record))?)?;
                 }
             }
         }
-        print(&text)?;
-        Ok(code)
+        Ok(text)
     }
 }
 
