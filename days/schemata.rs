@@ -29,6 +29,15 @@ pub fn stage(day: u32, task: u32) -> Stage {
     }
 }
 
+/// Day 6's init has the environment of its container. It is still the same variant.
+pub fn same_variant(mut variables: Vec<std::ffi::CString>) -> Vec<std::ffi::CString> {
+    for name in ["TINY_DOCKER_STAGE", "TINY_DOCKER_WRONG"] {
+        let value = std::env::var(name).unwrap_or_default();
+        variables.extend(std::ffi::CString::new(format!("{name}={value}")).ok().filter(|_| !value.is_empty()));
+    }
+    variables
+}
+
 /// `TINY_DOCKER_WRONG=name`: the wrong solution of that name; else the right one.
 pub fn wrong() -> String {
     std::env::var("TINY_DOCKER_WRONG").unwrap_or_default()

@@ -27,3 +27,7 @@ while read -r file; do
         fail "schemata: day $day, $file"
 done < <(cd "$repo" && find src -name '*.rs')
 cat "$repo/days/schemata.rs" >>"$dir/src/fault.rs"
+# The environment says which variant it is, and the init gets another one.
+init=$dir/src/stop/init.rs
+sed -i 's/, &variables))$/, \&crate::fault::same_variant(variables.clone())))/' "$init"
+grep -qF same_variant "$init" || fail "schemata: $init does not start the init as it did"

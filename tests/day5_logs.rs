@@ -539,6 +539,20 @@ fn task3_a_signal_ends_a_detached_run_that_has_not_started_yet() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task3_long_rm_f_ends_a_supervisor_that_is_held_up() {
+    let world = World::new();
+    let mut held = world.held_up("held", &["-d"]);
+    let supervisor = Pid::from_raw(common::children_of(held.runtime().as_raw())[0]);
+    let output = world.tiny_docker(["rm", "-f", "held"]).output().unwrap();
+    let was_left = common::alive(supervisor);
+    let _ = kill(supervisor, Signal::SIGKILL);
+    assert!(output.status.success() && !was_left, "{output:?}");
+    assert_eq!(held.ended(), 125);
+    assert_eq!(fs::read_dir(world.containers()).unwrap().count(), 0);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task3_stdin_of_a_detached_container() {
     let world = World::new();
     // /dev/null: cat is done at once. With -i: a pipe that stays open.

@@ -214,8 +214,13 @@ impl World {
                 let children = children_of(running.runtime().as_raw()).into_iter().map(Pid::from_raw);
                 children.chain([running.runtime()]).find(|pid| state(*pid) == 'T')
             };
-            until("it is held up", || held().is_some());
-            let pid = held().unwrap();
+            until("it is held up", || held().is_some() || state(running.runtime()) == 'Z');
+            let Some(pid) = held() else {
+                running.ended();
+                let mut said = String::new();
+                running.runtime.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+                panic!("it ended before it was held up: {said}")
+            };
             let is_known = |dir: fs::DirEntry| {
                 let record = fs::read_to_string(dir.path().join("config.json")).unwrap_or_default();
                 record.contains(&format!("\"pid\": {pid},"))
