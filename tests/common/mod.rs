@@ -391,6 +391,9 @@ impl Drop for Running {
         }
         // What it said is why the test fails, most likely.
         if let Some(mut stderr) = self.runtime.stderr.take().filter(|_| thread::panicking()) {
+            // A command that has outlived its runtime holds the other end, and there would
+            // be no end of file.
+            kill_descendants();
             let mut said = String::new();
             let _ = stderr.read_to_string(&mut said);
             eprintln!("the runtime said:\n{said}");
@@ -701,12 +704,16 @@ fn left_behind(before: &Traces, own: &Path) -> Vec<String> {
         let patience = if nobody_is_left || thread::panicking() { time_to_go() / 4 } else { time_to_go() };
         if left.is_empty() || start.elapsed() > patience {
             // The next test shall not find them.
-            for pid in descendants() {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
+            kill_descendants();
             return left;
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn kill_descendants() {
+    for pid in descendants() {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 
