@@ -233,8 +233,7 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
         }
     };
     drop((gate, report));
-    // The child has its own copies. While ours are open, what the command writes
-    // to would never come to its end.
+    // The child has copies. With ours open, what the command writes to would have no end.
     container.parts.stdio = [None, None, None];
     (container.parts.root, container.parts.console) = (None, None);
 
@@ -242,10 +241,9 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
         mechanism.attach(container, child.pid)?;
     }
     wait::told_to_end("the container to be ready")?;
-    let mut release = File::from(release);
     let describe = || ("write(gate): the child may go on".into(), "a fork would not have waited".into());
     // A child that is gone already cannot be released; its report says why.
-    let _ = step(1, describe, || release.write_all(b"!"));
+    let _ = step(1, describe, || File::from(release).write_all(b"!"));
     hearing.hear(&mut child)?;
     Ok(child)
 }
