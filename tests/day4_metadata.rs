@@ -803,10 +803,10 @@ fn plant_running(world: &World) -> (std::process::Child, PathBuf) {
 fn task3_what_cannot_be_told_is_not_gone() {
     let world = World::new();
     let (mut alive, _dir) = plant_running(&world);
-    // One descriptor is left for all it does: with a handle on the process open, the
-    // process's start time cannot be read.
-    let mut few = Command::new("prlimit");
-    few.arg("--nofile=4:4").arg(common::binary());
+    // As if it had no file descriptor left when it asks for the process's start time.
+    let mut few = Command::new("strace");
+    few.args(["-qq", "-o", "/dev/null", "-e", "inject=openat:error=EMFILE", "-P"]);
+    few.arg(format!("/proc/{}/stat", alive.id())).arg(common::binary());
     let output = few.args(["inspect", "aaaa00000000"]).output().unwrap();
     let mut none = Command::new("prlimit");
     none.arg("--nofile=3:3").arg(common::binary());
