@@ -1,11 +1,12 @@
 #!/bin/bash
 # Installs what the host needs, and only what is missing: a C compiler for
-# Rust's linker, QEMU, and the tools that make the guest's image.
+# Rust's linker, QEMU, the tools that make the guest's image, and Python for the disk of the
+# power cut.
 set -euo pipefail
 
 # command it is known by : Debian package
 needed="cc:gcc make:make git:git qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap fakeroot:fakeroot
-        cpio:cpio zstd:zstd mke2fs:e2fsprogs depmod:kmod"
+        cpio:cpio zstd:zstd mke2fs:e2fsprogs depmod:kmod python3:python3"
 
 fail() {
     printf 'vm/setup.sh: %s\n' "$@" >&2
@@ -33,8 +34,8 @@ done
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null || fail "missing, by their Debian names:$missing" \
         "Only Debian and Ubuntu get them installed. Install the like of them yourself, such as" \
-        "  Fedora: dnf install gcc glibc-static qemu-system-x86-core mmdebstrap fakeroot cpio zstd e2fsprogs kmod debian-keyring" \
-        "  Arch:   pacman -S gcc qemu-system-x86 mmdebstrap fakeroot cpio zstd e2fsprogs kmod debian-archive-keyring" \
+        "  Fedora: dnf install gcc glibc-static qemu-system-x86-core mmdebstrap fakeroot cpio zstd e2fsprogs kmod python3 debian-keyring" \
+        "  Arch:   pacman -S gcc qemu-system-x86 mmdebstrap fakeroot cpio zstd e2fsprogs kmod python debian-archive-keyring" \
         "or use a machine that has them: vm/lima.yaml, vm/Vagrantfile."
     sudo=
     if [ "$(id -u)" != 0 ]; then
