@@ -61,9 +61,12 @@ impl World {
         // SAFETY: the other threads of this process are tests that wait for their
         // turn, and the environment is not what they wait for.
         unsafe { std::env::set_var("TINY_DOCKER_ROOT", dir.path().join("state")) };
-        // Under nohup every command would inherit that SIGHUP does nothing.
-        // SAFETY: the default action is no code of ours.
-        unsafe { nix::sys::signal::signal(Signal::SIGHUP, SigHandler::SigDfl) }.unwrap();
+        // Under nohup, or in the background of a script, every command would inherit that
+        // these do nothing.
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+            // SAFETY: the default action is no code of ours.
+            unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
+        }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         // From day 8 on each container has its own of these, and the first one in a rootfs
         // makes what they are mounted on. In the one that tests share they are there.
