@@ -27,7 +27,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -162,8 +164,29 @@ static void open_root(const char *rootfs)
 
 static int sys;
 
+static void write_file(const char *path, const char *text, int flags)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+    MUST(fd);
+    MUST(write(fd, text, strlen(text)));
+    close(fd);
+}
+
+/* Day 1: what a process inherits from its caller, and a container does not. */
+static void start_afresh(void)
+{
+    static const unsigned long by_default[4];
+    for (int signal = 1; signal <= 64; signal++)
+        if (signal != SIGKILL && signal != SIGSTOP)
+            MUST(syscall(SYS_rt_sigaction, signal, by_default, NULL, 8));
+    MUST(personality(0));
+    MUST(syscall(SYS_keyctl, 1 /* JOIN_SESSION_KEYRING */, NULL, 0, 0, 0));
+    write_file("/proc/self/oom_score_adj", "0", 0);
+}
+
 static void enter(void)
 {
+    start_afresh();
     const char *dev_options[] = { "mode", "755", "size", "65536k", NULL };
     int at;
 
@@ -237,31 +260,59 @@ static const char *in_dir(const char *name)
     return path;
 }
 
-static void write_file(const char *path, const char *text, int flags)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
-    MUST(fd);
-    MUST(write(fd, text, strlen(text)));
-    close(fd);
-}
-
+/* Not emptied first, for the last one goes into a file that has room. */
 static void write_record(const char *status)
 {
     char text[300], new[300];
     snprintf(text, sizeof text, "{ \"id\": \"%s\", \"status\": \"%s\" }\n", id, status);
     snprintf(new, sizeof new, "%s/config.json.new", dir);
-    write_file(new, text, O_CREAT | O_TRUNC);
+    write_file(new, text, O_CREAT);
     MUST(rename(new, in_dir("config.json")));
 }
 
+static int lock;
+
+/* Made aside, with its lock and its record in it, and renamed. */
 static void make_dir(const char *state)
 {
     uint64_t random;
+    char there[200];
     MUST(getrandom(&random, sizeof random, 0));
     snprintf(id, sizeof id, "%012llx", (unsigned long long)random >> 16);
-    snprintf(dir, sizeof dir, "%s/%s", state, id);
+    snprintf(dir, sizeof dir, "%s/aside", state);
+    if (mkdir(dir, 0700) == -1 && errno != EEXIST)
+        MUST(-1);
+    snprintf(dir, sizeof dir, "%s/aside/%s", state, id);
     MUST(mkdir(dir, 0700));
+    MUST(lock = open(in_dir("lock"), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    MUST(flock(lock, LOCK_EX));
     write_record("created");
+    snprintf(there, sizeof there, "%s/%s", state, id);
+    MUST(rename(dir, there));
+    memcpy(dir, there, sizeof dir);
+}
+
+/* The record of a running container; and room on the disk for the one of its end. */
+static void write_running(void)
+{
+    char room[300];
+    int fd;
+    MUST(pwrite(lock, id, sizeof id, 0));
+    write_record("running");
+    snprintf(room, sizeof room, "%s/config.json.room", dir);
+    MUST(fd = open(room, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    MUST(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 4096));
+    close(fd);
+}
+
+static void write_end(void)
+{
+    char room[300], before[300];
+    snprintf(room, sizeof room, "%s/config.json.room", dir);
+    snprintf(before, sizeof before, "%s/config.json.before", dir);
+    MUST(link(in_dir("config.json"), before));
+    MUST(rename(room, in_dir("config.json.new")));
+    write_record("exited");
 }
 
 /* ---- day 7: the cgroup ---- */
@@ -354,6 +405,24 @@ static const char *veth(void)
     return name;
 }
 
+static int locked_file(const char *name)
+{
+    int fd = open(in_dir(name), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    MUST(fd);
+    MUST(flock(fd, LOCK_EX));
+    return fd;
+}
+
+/* An address: a lock while it is looked for, one on the address itself, and a note which
+ * was the last. */
+static void lease(void)
+{
+    int network = locked_file("../network");
+    locked_file("10.11.0.2");
+    write_file(in_dir("../last"), "10.11.0.2", O_CREAT);
+    close(network);
+}
+
 /* One request: the cable, its one end on the bridge, its other in the child. That
  * one is down: in here it has no other end yet, and veth refuses to be up alone. */
 static void plug_in(int child)
@@ -378,6 +447,11 @@ static void plug_in(int child)
     end(data);
     end(info);
     MUST(ask());
+    /* No container may be the host's router. */
+    char accept_ra[100];
+    snprintf(accept_ra, sizeof accept_ra, "/proc/sys/net/ipv6/conf/%s/accept_ra", veth());
+    if (access(accept_ra, F_OK) == 0)
+        write_file(accept_ra, "0", 0);
 }
 
 static void bring_up(int index)
@@ -472,6 +546,7 @@ static int everything(const char *state, const char *rootfs, char **command)
     MUST(pipe2(out, O_CLOEXEC));
     MUST(pipe2(err, O_CLOEXEC));
     int into = CGROUP ? make_cgroup() : -1;
+    lease();
     write_etc();
     MUST(pipe2(gate, O_CLOEXEC));
     struct clone_args args = {
@@ -501,14 +576,14 @@ static int everything(const char *state, const char *rootfs, char **command)
     close(err[1]);
     close(gate[0]);
     close(root);
-    write_record("running");
+    write_running();
     plug_in(pid);
     MUST(write(gate[1], "!", 1));
     pump((int[2]){ out[0], err[0] }, log);
     MUST(waitid(P_PIDFD, pidfd, &ended, WEXITED));
     if (CGROUP)
         remove_cgroup();
-    write_record("exited");
+    write_end();
     return ended.si_code == CLD_EXITED ? ended.si_status : 128 + ended.si_status;
 }
 
