@@ -56,6 +56,10 @@ impl Subnet {
 
     fn parse(&self) -> Result<(Ipv4Addr, u8)> {
         let (address, bits) = self.subnet.split_once('/').context("it has no '/'")?;
+        // Digits alone: Rust would take `+24` too.
+        if !bits.bytes().all(|byte| byte.is_ascii_digit()) {
+            bail!("{bits:?} is no number of bits");
+        }
         let (address, bits): (Ipv4Addr, u8) = (address.parse()?, bits.parse()?);
         if !(16..=30).contains(&bits) {
             bail!("{bits} bits");
