@@ -74,7 +74,8 @@ fn find_mount() -> Result<PathBuf> {
     if statfs(usual).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC) {
         return Ok(usual.into());
     }
-    match (mounted("cgroup2", None)?, mounted("cgroup", None)?) {
+    let table = table_of_mounts()?;
+    match (mounted(&table, "cgroup2", None), mounted(&table, "cgroup", None)) {
         (Some(mount), _) => Ok(mount),
         (None, Some(v1)) => bail!(
             "this host has cgroups of version 1 only (at {}), and limits need version 2; \
@@ -87,19 +88,22 @@ fn find_mount() -> Result<PathBuf> {
     }
 }
 
-/// Where a file system of type `kind` is mounted, with `option` among its own options if
-/// that is asked for. (proc_pid_mountinfo(5): the fifth field is the place; after a field
+fn table_of_mounts() -> Result<Vec<u8>> {
+    files::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")
+}
+
+/// Where in `table` a file system of type `kind` is mounted, with `option` among its own
+/// options if that is asked for. (proc_pid_mountinfo(5): the fifth field is the place; after a field
 /// that is "-" come the type, the source and those options)
-fn mounted(kind: &str, option: Option<&str>) -> Result<Option<PathBuf>> {
-    let table = files::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-    Ok(table.split(|byte| *byte == b'\n').find_map(|line| {
+fn mounted(table: &[u8], kind: &str, option: Option<&str>) -> Option<PathBuf> {
+    table.split(|byte| *byte == b'\n').find_map(|line| {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;
         let is_kind = fields.get(dash + 1) == Some(&kind.as_bytes());
         let options = fields.get(dash + 3)?.split(|byte| *byte == b',');
         let has_option = option.is_none_or(|option| options.into_iter().any(|one| one == option.as_bytes()));
         (is_kind && has_option).then(|| unescape(fields[4]))
-    }))
+    })
 }
 
 /// A path as the table of mounts has it: what would end a field in there is written as a
@@ -220,8 +224,9 @@ fn move_into_a_leaf(dir: &Path) -> std::io::Result<()> {
 
 /// Why `dir` has no controller `name`, as far as can be found out.
 fn why_not(name: &str, dir: &Path) -> String {
-    match mounted("cgroup", Some(name)) {
-        Ok(Some(place)) => format!(
+    let v1 = table_of_mounts().ok().and_then(|table| mounted(&table, "cgroup", Some(name)));
+    match v1 {
+        Some(place) => format!(
             "the controller {name:?} is in use by cgroup version 1, at {}, and limits need it in version 2; \
              boot with systemd.unified_cgroup_hierarchy=1, or use the lab's VM",
             place.display()

@@ -19,7 +19,6 @@ pub mod nfnetlink;
 pub mod nftables;
 pub mod subnet;
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread::sleep;
@@ -34,6 +33,7 @@ use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
+use crate::files;
 use crate::netns::etc::{EtcFile, mount_all};
 use crate::netns::netlink::Netlink;
 use crate::plan::Network;
@@ -198,7 +198,7 @@ fn plug_in(lan: &Lan, netlink: &Netlink, bridge: u32, address: Ipv4Addr, child: 
 /// bridge: until somebody takes the cable out of it.
 fn ignore_router_advertisements(cable: &str) -> Result<()> {
     let file = format!("/proc/sys/net/ipv6/conf/{cable}/accept_ra");
-    match fs::write(&file, "0") {
+    match files::write(&file, "0") {
         // There is no IPv6; or /proc/sys is not for us to write; or the container has
         // ended already, and its cable with it.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ReadOnlyFilesystem) => Ok(()),
