@@ -307,8 +307,8 @@ fn task1_last_words_that_nobody_reads_are_waited_for_until_a_signal() {
     let mut runtime = command.args(words(&["--name", "web"], script)).stdout(Stdio::piped()).spawn().unwrap();
     let stdout = runtime.stdout.take().unwrap();
     until("the command has ended", || {
-        let ran = !world.ps().contains("Created") && world.ps().contains("web");
-        ran && !common::alive(common::pid(&world, "web"))
+        let ps = world.ps();
+        ps.contains("web") && !ps.contains("Created") && !common::alive(common::pid(&world, "web"))
     });
     until("the runtime ends by SIGTERM", || {
         kill(Pid::from_raw(runtime.id() as i32), Signal::SIGTERM).unwrap();
