@@ -19,7 +19,9 @@ make start DAY=1
 ended=0
 make check DAY=1 TASK=1 >"$1/said" 2>&1 || ended=$?
 [ $ended = 2 ] && grep -q 'still a todo!("day 1, task ' "$1/said" || { cat "$1/said"; exit 1; }
-cp src/cli.rs src/command.rs src/wait.rs lab/src/
+# The files that a learner of day 1 writes in.
+mapfile -t solved < <(grep -l 'ANCHOR: day1_task' src/*.rs)
+cp "${solved[@]}" lab/src/
 make check DAY=1
 make hint DAY=1 TASK=1
 make progress
