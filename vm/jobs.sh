@@ -158,23 +158,24 @@ run_jobs_with_progress() { # OUTDIR
 
 # Keeps what a failed test said together: two guests write at the same time. In pieces of
 # whole lines, none longer than what a pipe takes at once: in a longer one, a line of the
-# other guest could end up in the middle of a line. (pipe(7), PIPE_BUF)
+# other guest could end up in the middle of a line. (pipe(7), PIPE_BUF) By printf, for mawk
+# writes the end of what it prints in a call of its own.
 whole_failures() {
     live_awk '
         function say(text,    lines, count, line, piece) {
             count = split(text, lines, "\n")
             for (line = 1; line <= count; line++) {
-                if (piece != "" && length(piece) + length(lines[line]) > 3000) { print piece; fflush(); piece = "" }
-                piece = piece == "" ? lines[line] : piece "\n" lines[line]
+                if (piece != "" && length(piece) + length(lines[line]) > 3000) { printf "%s", piece; fflush(); piece = "" }
+                piece = piece lines[line] "\n"
             }
-            print piece
+            printf "%s", piece
             fflush()
         }
         { sub(/\r$/, "") }
         failed && /^    / { block = block "\n" $0; next }
         failed { say(block); failed = 0 }
         / \.\.\. FAILED/ { block = $0; failed = 1; next }
-        { print; fflush() }
+        { say($0) }
         END { if (failed) say(block) }'
 }
 
