@@ -52,7 +52,7 @@ pub fn draw(rows: &[(&str, f64)], split: &str, parts: &[(&str, f64)], machine: &
     let height = 44 * rows.len() + 76;
     let mut svg = format!(
         "<svg viewBox=\"0 0 760 {height}\" class=\"picture\" role=\"img\" aria-label=\"Start to exit: {}\">\n",
-        rows.iter().map(|(name, time)| format!("{name} {time:.0} ms")).collect::<Vec<_>>().join(", ")
+        rows.iter().map(|(name, time)| format!("{name} {}", in_ms(*time))).collect::<Vec<_>>().join(", ")
     );
     // Writing to a String cannot fail.
     let mut add = |line: String| writeln!(svg, "{line}").unwrap();
@@ -85,7 +85,8 @@ pub fn draw(rows: &[(&str, f64)], split: &str, parts: &[(&str, f64)], machine: &
                 width(*time)
             ));
         }
-        add(format!("<text x=\"{:.1}\" y=\"{}\">{time:.0} ms</text>", LEFT + width(*time) + 8.0, y + 19));
+        let (x, time) = (LEFT + width(*time) + 8.0, in_ms(*time));
+        add(format!("<text x=\"{x:.1}\" y=\"{}\">{time}</text>", y + 19));
     }
     let time = rows.iter().find(|(name, _)| *name == split).map_or(sum, |(_, time)| *time);
     let legend = parts.iter().enumerate();
@@ -98,4 +99,8 @@ pub fn draw(rows: &[(&str, f64)], split: &str, parts: &[(&str, f64)], machine: &
         add(format!("<text x=\"{LEFT}\" y=\"{y}\" class=\"note\">{note}</text>"));
     }
     svg + "</svg>\n"
+}
+
+fn in_ms(time: f64) -> String {
+    if time < 20.0 { format!("{time:.1} ms") } else { format!("{time:.0} ms") }
 }
