@@ -14,15 +14,13 @@
 //! The umask is set and open files are closed at the very start (`main`, `container::run`), for
 //! they concern the runtime too. The environment is day 3's.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 
 use crate::error::Result;
 use crate::explain::step;
+use crate::files;
 use crate::kernel;
 use crate::wait::SIGRTMAX;
 
@@ -77,17 +75,14 @@ fn new_session_keyring() -> Result<()> {
 fn may_be_killed_for_memory() -> Result<()> {
     const FILE: &str = "/proc/self/oom_score_adj";
     let describe = || (format!("write 0 > {FILE}"), format!("echo 0 >{FILE}"));
-    step(1, describe, || {
-        let written = OpenOptions::new().write(true).open(FILE).and_then(|mut file| file.write_all(b"0"));
-        match written {
-            Err(error) if is_negative(FILE) => Err(error),
-            _ => Ok(()),
-        }
+    step(1, describe, || match files::write(FILE, "0") {
+        Err(error) if is_negative(FILE) => Err(error),
+        _ => Ok(()),
     })
 }
 
 fn is_negative(file: &str) -> bool {
-    std::fs::read(file).is_ok_and(|text| text.starts_with(b"-"))
+    files::read(file).is_ok_and(|text| text.starts_with(b"-"))
 }
 
 // ANCHOR: hear_signals_again

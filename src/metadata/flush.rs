@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::time::ClockId;
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
-use rustix::fs::{FlockOperation, flock, fstatfs, syncfs};
+use rustix::fs::{FlockOperation, flock, syncfs};
 use rustix::stdio::stdin;
 
 use crate::kernel::{self, Clone};
@@ -31,9 +32,6 @@ use crate::metadata::layout::open_to_lock;
 /// How long a flush waits for others who want one. Twice this, and the time that the disk
 /// takes, is less than the second that is promised.
 const SOON: Duration = Duration::from_millis(300);
-
-/// What is on a tmpfs lives as long as the boot, flushed or not. (statfs(2))
-const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 // ANCHOR: soon
 /// Has all that was written in the state directory brought to the disk soon. Returns at once.
@@ -44,7 +42,8 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 pub fn soon(container: &Path) {
     let Some(root) = container.ancestors().nth(2) else { return };
     let Ok(turn) = open_to_lock(&root.join("flush")) else { return };
-    if fstatfs(&turn).is_ok_and(|found| found.f_type == TMPFS_MAGIC) || turn.try_lock().is_err() {
+    // What is on a tmpfs lives as long as the boot, flushed or not. (statfs(2))
+    if fstatfs(&turn).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) || turn.try_lock().is_err() {
         return;
     }
     flush_apart(&turn);

@@ -3,7 +3,7 @@
 //! All of it outlives the container that made it, and others may change it meanwhile. So
 //! each start looks at everything, and makes what is missing.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,6 +17,7 @@ use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
 
 use crate::error::Result;
 use crate::explain::step;
+use crate::files;
 use crate::net::address;
 use crate::net::lock::NetworkLock;
 use crate::net::nat;
@@ -192,7 +193,7 @@ fn refuse_router_advertisements(lan: &Lan) -> Result<()> {
         outcome => outcome.with_context(|| format!("read {file}"))?,
     };
     let describe = || (format!("write 1 > {file}"), format!("echo 1 > {file}"));
-    step(DAY, describe, || match fs::write(&file, "1") {
+    step(DAY, describe, || match files::write(&file, "1") {
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => Ok(()),
         outcome => outcome,
     })
@@ -289,7 +290,7 @@ fn enable_forwarding(lan: &Lan) -> Result<()> {
     for file in ["/proc/sys/net/ipv4/ip_forward", &own] {
         if !is_one(file).with_context(|| format!("read {file}"))? {
             let describe = || (format!("write 1 > {file}"), format!("echo 1 > {file}"));
-            step(DAY, describe, || fs::write(file, "1"))?;
+            step(DAY, describe, || files::write(file, "1"))?;
         }
     }
     Ok(())
