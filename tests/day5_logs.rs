@@ -51,6 +51,23 @@ fn logged(world: &World, id: &str, stream: &str) -> Vec<u8> {
     written
 }
 
+/// A file system in memory, mounted until this is dropped: also when a test fails.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(dir: PathBuf, kind: &str, options: Option<&str>) -> Mounted {
+        fs::create_dir(&dir).unwrap();
+        mount(Some(kind), &dir, Some(kind), MsFlags::empty(), options).unwrap();
+        Mounted(dir)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
 fn id_of(world: &World, name: &str) -> String {
     world.inspect(name)["id"].as_str().unwrap().to_string()
 }
@@ -155,32 +172,25 @@ fn task1_dev_stderr_can_be_opened_by_whoever_runs() {
 #[ignore = "privileged: make vm-test"]
 fn task1_a_full_disk_stops_the_log_and_not_the_command() {
     let world = World::new();
-    let state = world.dir().join("state");
-    fs::create_dir(&state).unwrap();
-    mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+    let _state = Mounted::new(world.dir().join("state"), "tmpfs", Some("size=4m"));
     let script = "head -c 8388608 /dev/zero; rm -f /x; echo end >&2; exit 3";
-    let assert = run(&world, &["--name", "web"], script);
-    let log = logged(&world, &id_of(&world, "web"), "stdout");
-    let record = world.inspect("web");
-    umount2(&state, MntFlags::MNT_DETACH).unwrap();
     // The caller gets all of it and the right code, and is told once.
-    let assert = assert.code(3);
+    let assert = run(&world, &["--name", "web"], script).code(3);
     assert_eq!(assert.get_output().stdout.len(), 8 << 20);
     let stderr = String::from_utf8_lossy(&assert.get_output().stderr);
     assert_eq!(stderr.matches("the log has a gap").count(), 1, "{stderr}");
     // What fitted is whole; and how it ended was written down all the same.
+    let log = logged(&world, &id_of(&world, "web"), "stdout");
     assert!(log.len() > 1 << 20 && log.iter().all(|byte| *byte == 0), "{}", log.len());
-    assert_eq!(record["exit_code"], 3);
+    assert_eq!(world.inspect("web")["exit_code"], 3);
 }
 
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task1_where_bytes_are_missing_the_log_says_how_many() {
     let world = World::new();
-    let state = world.dir().join("state");
-    fs::create_dir(&state).unwrap();
-    mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
-    let fill = state.join("fill");
+    let state = Mounted::new(world.dir().join("state"), "tmpfs", Some("size=4m"));
+    let fill = state.0.join("fill");
     let mut running =
         world.start(words(&["-i", "--name", "web"], "echo one; read x; echo lost; read x; echo three"));
     let mut stdin = running.stdin();
@@ -196,7 +206,6 @@ fn task1_where_bytes_are_missing_the_log_says_how_many() {
     assert_eq!(running.ended(), 0);
     let id = id_of(&world, "web");
     let (out, err) = (logged(&world, &id, "stdout"), logged(&world, &id, "stderr"));
-    umount2(&state, MntFlags::MNT_DETACH).unwrap();
     assert_eq!(String::from_utf8_lossy(&out), "one\nthree\n");
     assert_eq!(String::from_utf8_lossy(&err), "tiny-docker: 5 bytes of output are missing here\n");
 }
@@ -208,10 +217,8 @@ fn task1_what_cannot_be_passed_on_is_an_error_and_no_end() {
     let world = World::new();
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
     // A file system with room for a part of it.
-    let disk = world.dir().join("disk");
-    fs::create_dir(&disk).unwrap();
-    mount(Some("tmpfs"), &disk, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
-    let out = File::create(disk.join("out")).unwrap();
+    let disk = Mounted::new(world.dir().join("disk"), "tmpfs", Some("size=64k"));
+    let out = File::create(disk.0.join("out")).unwrap();
     let run = |script: &str| {
         let mut command = Command::new(common::binary());
         command.args(words(&[], script));
@@ -228,7 +235,6 @@ fn task1_what_cannot_be_passed_on_is_an_error_and_no_end() {
         assert_eq!(output.status.code(), Some(125), "{what}: {said}");
         assert!(said.contains("stdout") && said.contains("No space left on device"), "{what}: {said}");
     }
-    umount2(&disk, MntFlags::MNT_DETACH).unwrap();
     assert_eq!(run("echo oops >&2").stderr(full()).status().unwrap().code(), Some(125));
     // How it ended is remembered all the same.
     assert!(!world.ps().contains("Up "), "{}", world.ps());
@@ -342,13 +348,9 @@ fn task1_the_runtime_keeps_no_stream_open_that_the_command_has_closed() {
 #[ignore = "privileged: make vm-test"]
 fn task1_a_file_system_that_does_not_say_its_size_is_written_to() {
     let world = World::new();
-    let state = world.dir().join("state");
-    fs::create_dir(&state).unwrap();
-    mount(Some("ramfs"), &state, Some("ramfs"), MsFlags::empty(), None::<&str>).unwrap();
-    let assert = run(&world, &["--name", "web"], "echo one");
+    let _state = Mounted::new(world.dir().join("state"), "ramfs", None);
+    run(&world, &["--name", "web"], "echo one").success().stdout("one\n").stderr(is_empty());
     let log = logged(&world, &id_of(&world, "web"), "stdout");
-    umount2(&state, MntFlags::MNT_DETACH).unwrap();
-    assert.success().stdout("one\n").stderr(is_empty());
     assert_eq!(String::from_utf8_lossy(&log), "one\n");
 }
 
