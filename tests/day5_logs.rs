@@ -610,23 +610,24 @@ fn task4_tail_shows_the_last_lines() {
 #[ignore = "privileged: make vm-test"]
 fn task4_follow_shows_what_comes_and_ends_with_the_container() {
     let world = World::new();
-    // It goes on line by line, when this test lets it.
-    let script = "echo 1; read x; echo 2; read x; echo 3; exit 3";
+    // It goes on line by line, when this test lets it. There are more lines than looks of a
+    // `logs` that takes the first change for the last.
+    let script = "for i in 1 2 3 4; do echo $i; read x; done; echo 5; exit 3";
     let mut running = world.start(words(&["--name", "web"], script));
     let mut stdin = running.stdin();
     assert_eq!(running.line(), "1");
     let mut follow = world.start(["logs", "-f", "web"]);
-    for line in ["1", "2", "3"] {
+    for line in ["1", "2", "3", "4", "5"] {
         assert_eq!(follow.line(), line);
-        if line != "3" {
+        if line != "5" {
             stdin.write_all(b"\n").unwrap();
         }
     }
     assert_eq!(running.ended(), 3);
     assert_eq!(follow.ended(), 0);
     // Of one that is gone already it shows all, and ends.
-    logs(&world, &["-f", "web"]).success().stdout("1\n2\n3\n");
-    logs(&world, &["-f", "-n", "1", "web"]).success().stdout("3\n");
+    logs(&world, &["-f", "web"]).success().stdout("1\n2\n3\n4\n5\n");
+    logs(&world, &["-f", "-n", "1", "web"]).success().stdout("5\n");
 }
 
 #[test]
