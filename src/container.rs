@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use anyhow::{Context, bail};
@@ -91,6 +91,17 @@ pub struct Mount {
     pub is_dir: bool,
     /// Whether nothing can be written there.
     pub read_only: bool,
+    /// What it gets from the root before anything is mounted in it; `None`: nothing.
+    pub fill: Option<Fill>,
+}
+
+/// How a volume that is empty gets what the root has at its place. (day 11)
+#[derive(Debug)]
+pub struct Fill {
+    /// The volume's own directory, with all that belongs to it: a mount that is attached nowhere.
+    pub volume: OwnedFd,
+    /// Does it; the path is the mount's target, and nothing is mounted there yet.
+    pub by: fn(&OwnedFd, &Path) -> Result<()>,
 }
 
 /// What came of a container.

@@ -37,6 +37,9 @@ pub struct Plan {
     /// What is mounted in it that somebody asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<MountPoint>,
+    /// Whether it is forgotten when it ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub auto_remove: bool,
     /// Whether its `/` is read-only.
     #[serde(default)]
     pub read_only: bool,
@@ -89,6 +92,12 @@ pub struct MountPoint {
     /// Whether nothing can be written there.
     #[serde(default)]
     pub read_only: bool,
+    /// Of a volume: whether it was made for this container alone, which gave it no name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
+    /// Of a volume: whether it stays empty, whatever the root has at its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_copy: bool,
     /// Of a tmpfs: its options, such as `size=64m,mode=1777`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub options: String,
@@ -144,6 +153,7 @@ impl Plan {
             rootfs: None,
             layers: vec![],
             mounts: vec![],
+            auto_remove: false,
             read_only: false,
             user: None,
             working_dir: None,
