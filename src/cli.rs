@@ -58,8 +58,12 @@ enum Command {
     Ps(crate::metadata::ps::Ps),
     #[cfg(feature = "day4-metadata")]
     Inspect(crate::metadata::ps::Inspect),
-    #[cfg(feature = "day4-metadata")]
+    #[cfg(all(feature = "day4-metadata", not(feature = "day11-layers")))]
     Rm(crate::metadata::ps::Rm),
+    #[cfg(feature = "day11-layers")]
+    Rm(crate::layers::volume_command::Rm),
+    #[cfg(feature = "day11-layers")]
+    Volume(crate::layers::volume_command::VolumeCommand),
     /// List containers (comes to life on day 4)
     #[cfg(not(feature = "day4-metadata"))]
     Ps,
@@ -144,6 +148,10 @@ struct Run {
     #[command(flatten)]
     layers: crate::layers::Layers,
 
+    #[cfg(feature = "day11-layers")]
+    #[command(flatten)]
+    volumes: crate::layers::volume::Volumes,
+
     /// The command, and its arguments: from here on, all words are the command's
     #[arg(required = true, trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
     command: Vec<OsString>,
@@ -178,6 +186,8 @@ impl Run {
             Box::new(crate::netns::NoBridgeYet),
             #[cfg(feature = "day9-net")]
             Box::new(self.bridge),
+            #[cfg(feature = "day11-layers")]
+            Box::new(self.volumes),
         ])
     }
 }
@@ -232,6 +242,8 @@ impl Cli {
             Command::Init(init) => init.execute(),
             #[cfg(feature = "day7-cgroups")]
             Command::Stats(stats) => stats.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Volume(volume) => volume.execute(),
             #[cfg(feature = "day9-net")]
             Command::Network(network) => network.execute(),
             #[cfg(feature = "day9-net")]
