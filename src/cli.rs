@@ -61,7 +61,7 @@ enum Command {
     #[cfg(all(feature = "day4-metadata", not(feature = "day11-layers")))]
     Rm(crate::metadata::ps::Rm),
     #[cfg(feature = "day11-layers")]
-    Rm(crate::layers::volume_command::Rm),
+    Rm(crate::layers::volume_command::RemoveWithVolumes),
     #[cfg(feature = "day11-layers")]
     Volume(crate::layers::volume_command::VolumeCommand),
     /// List containers (comes to life on day 4)

@@ -1,6 +1,6 @@
 //! Day 11: `volume create`, `ls`, `inspect`, `rm` and `prune`; and `rm -v`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{BufRead, Write, stdin, stdout};
 use std::os::unix::fs::MetadataExt;
@@ -132,9 +132,10 @@ fn list(state: State, quiet: bool) -> Result<u8> {
 struct Shown {
     created_at: Timestamp,
     driver: &'static str,
+    labels: Option<BTreeMap<&'static str, &'static str>>,
     mountpoint: String,
     name: String,
-    anonymous: bool,
+    options: Option<()>,
     scope: &'static str,
 }
 
@@ -144,8 +145,9 @@ impl Shown {
             created_at: volume.created_at()?,
             driver: "local",
             mountpoint: volume.dir.join(DATA).to_string_lossy().into_owned(),
-            anonymous: volume.anonymous,
+            labels: volume.anonymous.then(|| BTreeMap::from([("com.docker.volume.anonymous", "")])),
             name: volume.name,
+            options: None,
             scope: "local",
         })
     }
@@ -232,7 +234,7 @@ fn human(bytes: u64) -> String {
 
 /// Remove containers, and everything that is remembered about them
 #[derive(Debug, clap::Args)]
-pub struct Rm {
+pub struct RemoveWithVolumes {
     #[command(flatten)]
     rm: ps::Rm,
 
@@ -241,7 +243,7 @@ pub struct Rm {
     volumes: bool,
 }
 
-impl Rm {
+impl RemoveWithVolumes {
     /// Prints what it removed. Returns the exit code: 1 if one could not be.
     pub fn execute(self) -> Result<u8> {
         // Before they are gone; and their volumes after, for until then they are in use.
