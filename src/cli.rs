@@ -90,6 +90,11 @@ enum Command {
     #[cfg(feature = "day7-cgroups")]
     Stats(crate::cgroups::stats::Stats),
 
+    #[cfg(feature = "day11-layers")]
+    Cp(crate::layers::cp::Cp),
+    #[cfg(feature = "day11-layers")]
+    Diff(crate::layers::diff::Diff),
+
     #[cfg(feature = "day9-net")]
     Network(crate::net::network::NetworkCommand),
     #[cfg(feature = "day9-net")]
@@ -244,6 +249,10 @@ impl Cli {
             Command::Stats(stats) => stats.execute(),
             #[cfg(feature = "day11-layers")]
             Command::Volume(volume) => volume.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Cp(cp) => cp.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Diff(diff) => diff.execute(),
             #[cfg(feature = "day9-net")]
             Command::Network(network) => network.execute(),
             #[cfg(feature = "day9-net")]
