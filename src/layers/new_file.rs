@@ -76,7 +76,7 @@ impl NewFile {
     /// how many bytes there are.
     pub fn fill(&mut self, from: &mut impl Read) -> Result<u64> {
         const PIECE: usize = 64 << 10;
-        const ZEROS: [u8; PIECE] = [0; PIECE];
+        static ZEROS: [u8; PIECE] = [0; PIECE];
         let (mut at, mut buffer) = (0, vec![0; PIECE]);
         loop {
             let mut count = 0;

@@ -14,7 +14,7 @@ use rustix::fs::{
     utimensat,
 };
 use rustix::io::Errno;
-use tar::{Archive, Entry, EntryType};
+use tar::{Archive, Entry, EntryType, Header};
 
 use crate::error::Result;
 use crate::layers::new_file::NewFile;
@@ -76,7 +76,7 @@ fn unpack_all(
     let mut archive = Archive::new(input);
     let (mut unpack, mut target) = (None::<Unpack>, Some(target));
     for entry in archive.entries().context("read the archive")? {
-        let mut entry = entry.context("expected an archive of tar")?;
+        let mut entry = entry.context("read an archive of tar")?;
         if let Some(target) = target.take() {
             unpack = Some(Unpack::new(target(&first(&entry))?, owners)?);
         }
@@ -183,13 +183,11 @@ impl Unpack {
                 self.set_node(name, &about, false)
             }
             EntryType::Fifo | EntryType::Char | EntryType::Block => {
-                let header = entry.header();
-                let number =
-                    makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
-                let kind = match kind {
-                    EntryType::Fifo => FileType::Fifo,
-                    EntryType::Char => FileType::CharacterDevice,
-                    _ => FileType::BlockDevice,
+                // Of what is no device these fields may be empty.
+                let (kind, number) = match kind {
+                    EntryType::Fifo => (FileType::Fifo, 0),
+                    EntryType::Char => (FileType::CharacterDevice, device_number(entry.header())?),
+                    _ => (FileType::BlockDevice, device_number(entry.header())?),
                 };
                 self.clear(name)?;
                 mknodat(&self.here, name, kind, Mode::RUSR, number)?;
@@ -378,6 +376,11 @@ fn not_a_directory(errno: Errno, name: &CStr) -> anyhow::Error {
         )),
         _ => error,
     }
+}
+
+fn device_number(header: &Header) -> Result<u64> {
+    let number = |field: Option<u32>| field.context("a device without a number");
+    Ok(makedev(number(header.device_major()?)?, number(header.device_minor()?)?))
 }
 
 fn set_dir(dir: &OwnedFd, about: &About) -> Result<()> {
