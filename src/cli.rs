@@ -210,7 +210,11 @@ impl Cli {
     /// What the arguments say, and for those that are missing the variables that their help
     /// names. One that is empty counts as unset: `TINY_DOCKER_ROOT= tiny-docker ps`.
     pub fn from_arguments() -> std::result::Result<Cli, clap::Error> {
-        Cli::from_arg_matches(&without_empty_variables(Cli::command()).try_get_matches()?)
+        let mut command = Cli::command();
+        if std::env::vars_os().any(|(_, value)| value.is_empty()) {
+            command = without_empty_variables(command);
+        }
+        Cli::from_arg_matches(&command.try_get_matches()?)
     }
 
     /// Does what the command line says. Returns the exit code.
