@@ -66,7 +66,7 @@ fn rootfs_with_data(world: &World) -> PathBuf {
         fs::set_permissions(dir.join(path), Permissions::from_mode(mode)).unwrap();
     }
     lchown(dir.join("link"), Some(11), Some(12)).unwrap();
-    set_attribute(&dir.join("file"), "user.origin", b"image\0\xff");
+    set_attribute(&dir.join("file"), "trusted.origin", b"image\0\xff");
     // CAP_NET_BIND_SERVICE, as `setcap cap_net_bind_service=ep` writes it. (capabilities(7))
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     set_attribute(&dir.join("sub/tool"), "security.capability", &capability);
@@ -108,7 +108,7 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, String> {
         let metadata = fs::symlink_metadata(&full).unwrap();
         let facts = (metadata.mode(), metadata.uid(), metadata.gid(), metadata.rdev(), metadata.mtime());
         let nanoseconds = metadata.mtime_nsec();
-        let attributes = ["user.origin", "security.capability"].map(|name| attribute(&full, name));
+        let attributes = ["trusted.origin", "security.capability"].map(|name| attribute(&full, name));
         let content = match metadata.file_type() {
             kind if kind.is_dir() => {
                 let names = fs::read_dir(&full).unwrap().flatten().map(|entry| path.join(entry.file_name()));
@@ -199,13 +199,13 @@ fn task4_a_volume_gets_nothing_from_the_host() {
     symlink(secret, rootfs.join("absolute")).unwrap();
     symlink(format!("../../../../../..{secret}"), rootfs.join("relative")).unwrap();
     // What the runtime has open at that moment.
-    for number in 0..20 {
+    for number in 3..13 {
         symlink(format!("/proc/self/fd/{number}"), rootfs.join(format!("fd{number}"))).unwrap();
     }
     symlink("/proc/1/root", rootfs.join("one")).unwrap();
     symlink("/proc/self/cwd", rootfs.join("cwd")).unwrap();
     symlink("/proc", rootfs.join("kernel")).unwrap();
-    let mut places: Vec<String> = (0..20).map(|number| format!("/fd{number}")).collect();
+    let mut places: Vec<String> = (3..13).map(|number| format!("/fd{number}")).collect();
     places
         .extend(["/absolute", "/relative", "/one/etc", "/cwd", "/kernel", "/dev", "/sys"].map(String::from));
     let flags: Vec<String> =
@@ -419,7 +419,7 @@ fn task4_a_volume_in_use_is_not_removed() {
 /// A container that is about to start is in no record yet.
 #[test]
 #[ignore]
-fn task4_nor_is_one_that_is_about_to_be_used() {
+fn task4_long_nor_is_one_that_is_about_to_be_used() {
     let world = World::new();
     let rootfs = busybox();
     for moment in 1.. {
