@@ -155,7 +155,7 @@ fn task3_diff_lists_what_was_added_changed_and_deleted() {
         "mkdir -p /srv/new/below && echo 1 > /srv/new/below/file
         echo more >> /etc/passwd; rm /etc/group; rm -r /home
         chmod 700 /tmp; touch -d 2001-01-01 /etc/os-release
-        ln -s /nowhere /srv/link; mkfifo /srv/pipe
+        ln -s /nowhere /srv/link; mkfifo /srv/pipe; mknod /srv/null c 1 3
         # A directory becomes a file, and a file a directory.
         rmdir /root && echo file > /root
         rm /sbin/init && mkdir /sbin/init && echo in > /sbin/init/in
@@ -166,7 +166,7 @@ fn task3_diff_lists_what_was_added_changed_and_deleted() {
     // https://github.com/docker/for-linux/issues/307 (it failed where a directory had become a file)
     let expected = "C /etc\nD /etc/group\nC /etc/os-release\nC /etc/passwd\nD /home\nC /root\nC /sbin\nC /sbin/init\n\
                     A /sbin/init/in\nC /srv\nA /srv/link\nA /srv/new\nA /srv/new/below\nA /srv/new/below/file\n\
-                    A /srv/pipe\nC /tmp\n";
+                    A /srv/null\nA /srv/pipe\nC /tmp\n";
     assert_eq!(diff(&world), expected);
     // Nothing is left of the mounts that this took, and a second look sees the same.
     assert_eq!(diff(&world), expected);
@@ -438,6 +438,11 @@ fn task5_what_cannot_be_copied_is_refused_with_the_way_out() {
     assert_eq!(fs::read_to_string(dir.join("file")).unwrap(), "mine\n");
     assert_eq!(fs::read_to_string(dir.join("in")).unwrap(), "mine\n");
     assert_eq!(inside(&world, "/srv/file"), "1\n");
+    // A path of the host may have a colon in it.
+    fs::write(dir.join("web:x"), "colon\n").unwrap();
+    cp(&world, ["./web:x", "web:/srv/y"]).success();
+    cp(&world, [dir.join("web:x").to_str().unwrap(), "web:/srv/z"]).success();
+    assert_eq!(inside(&world, "/srv/y") + &inside(&world, "/srv/z"), "colon\ncolon\n");
     world.remove_all();
     // One on the host's own root has no files of its own.
     world.tiny_docker(["run", "--net", "host", "--name", "web", "true"]).assert().success();
