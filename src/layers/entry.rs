@@ -73,3 +73,21 @@ pub fn device_number(header: &Header) -> Result<u64> {
     let number = |field: Option<u32>| field.context("a device without a number");
     Ok(makedev(number(header.device_major()?)?, number(header.device_minor()?)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn a_time_before_1970_counts_backwards() {
+        assert_eq!(time(b"1700000000.123"), Some((1_700_000_000, 123_000_000)));
+        assert_eq!(time(b"0"), Some((0, 0)));
+        assert_eq!(time(b"-0.5"), Some((-1, 500_000_000)));
+        assert_eq!(time(b"-1.000000001"), Some((-2, 999_999_999)));
+        // More digits than the kernel has, and what is no time.
+        assert_eq!(time(b"1.1234567899"), Some((1, 123_456_789)));
+        for text in ["", "x", "1.x", "99999999999999999999", "\u{e9}.\u{e9}"] {
+            assert_eq!(time(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -127,3 +127,27 @@ impl Read for Data<'_> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{describe, parse};
+
+    #[test]
+    fn what_is_written_of_holes_is_read_again_and_nonsense_is_not() {
+        let map = vec![(0, 512), (4096, 100)];
+        let [_, _, (_, text)] = describe(&map, 5000);
+        assert_eq!(text, b"0,512,4096,100,5000,0");
+        assert_eq!(parse(&text, 5000, 612).unwrap()[..2], map);
+        for (text, size, there) in [
+            ("0,512,4096,100", 4100, 612),
+            ("0,512,100,100", 5000, 612),
+            ("4096,100,0,512", 5000, 612),
+            ("0,512", 5000, 511),
+            ("18446744073709551615,2", 5000, 2),
+            ("0,x", 5000, 0),
+            ("", 5000, 0),
+        ] {
+            assert!(parse(text.as_bytes(), size, there).is_err(), "{text}");
+        }
+    }
+}
