@@ -799,6 +799,9 @@ fn task5_an_ended_container_has_the_files_that_it_had() {
     for (path, text) in [("/data/f", "v\n"), ("/bound/f", "b\n"), ("/srv/f", "u\n"), ("/own", "l\n")] {
         assert_eq!(inside(&world, path), text);
     }
+    // Also those that it has never written.
+    let below = fs::read_to_string(busybox().join("etc/passwd")).unwrap();
+    assert_eq!(inside(&world, "/etc/passwd"), below);
     assert!(inside(&world, "/etc/hosts").contains("its-name"));
     assert_eq!(inside(&world, "/etc/hostname"), "its-name\n");
     fs::write(world.dir().join("new"), "new\n").unwrap();
