@@ -10,6 +10,10 @@ all_days() { sed -n 's/^day\([0-9]*\)-.*/\1/p' "$repo/Cargo.toml" | sort -n; }
 
 newest_day() { all_days | tail -n 1; }
 
+# The days beside DAY that have an exercise; nothing, if there is none. (Day 10 has none.)
+day_before() { all_days | awk -v day="$1" '$1 < day { before = $1 } END { if (before) print before }'; } # DAY
+day_after() { all_days | awk -v day="$1" '$1 > day && !found { print; found = 1 }'; }                   # DAY
+
 # Ends the script unless its argument is a day that exists.
 require_day() { # DAY MAKE-TARGET
     if ! all_days | grep -qx -e "$1"; then
@@ -30,7 +34,7 @@ sources_up_to() { # DAY DIR
 # The test programs of the days FIRST to LAST: day1_cli day2_namespaces ...
 test_programs() { # FIRST LAST
     local day
-    for ((day = $1; day <= $2; day++)); do basename "$repo"/tests/day"$day"_*.rs .rs; done
+    for ((day = $1; day <= $2; day++)); do basename --suffix=.rs "$repo"/tests/day"$day"_*.rs; done
 }
 
 # On a terminal shows what comes, each line in the place of the one before, and nothing at

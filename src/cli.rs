@@ -58,8 +58,12 @@ enum Command {
     Ps(crate::metadata::ps::Ps),
     #[cfg(feature = "day4-metadata")]
     Inspect(crate::metadata::ps::Inspect),
-    #[cfg(feature = "day4-metadata")]
+    #[cfg(all(feature = "day4-metadata", not(feature = "day11-layers")))]
     Rm(crate::metadata::ps::Rm),
+    #[cfg(feature = "day11-layers")]
+    Rm(crate::layers::volume_command::RemoveWithVolumes),
+    #[cfg(feature = "day11-layers")]
+    Volume(crate::layers::volume_command::VolumeCommand),
     /// List containers (comes to life on day 4)
     #[cfg(not(feature = "day4-metadata"))]
     Ps,
@@ -85,6 +89,11 @@ enum Command {
 
     #[cfg(feature = "day7-cgroups")]
     Stats(crate::cgroups::stats::Stats),
+
+    #[cfg(feature = "day11-layers")]
+    Cp(crate::layers::cp::Cp),
+    #[cfg(feature = "day11-layers")]
+    Diff(crate::layers::diff::Diff),
 
     #[cfg(feature = "day9-net")]
     Network(crate::net::network::NetworkCommand),
@@ -140,17 +149,28 @@ struct Run {
     #[command(flatten)]
     bridge: crate::net::Bridge,
 
+    #[cfg(feature = "day11-layers")]
+    #[command(flatten)]
+    layers: crate::layers::Layers,
+
+    #[cfg(feature = "day11-layers")]
+    #[command(flatten)]
+    volumes: crate::layers::volume::Volumes,
+
     /// The command, and its arguments: from here on, all words are the command's
     #[arg(required = true, trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
     command: Vec<OsString>,
 }
 
 impl Run {
-    /// The mechanisms of a run, in the order of their days.
+    /// The mechanisms of a run, in the order of their days but for one.
     fn mechanisms(self) -> Box<Mechanisms> {
         Box::new([
             #[cfg(feature = "day2-namespaces")]
             Box::new(self.namespaces),
+            // Makes what day 3 changes to.
+            #[cfg(feature = "day11-layers")]
+            Box::new(self.layers),
             #[cfg(feature = "day3-rootfs")]
             Box::new(self.rootfs),
             #[cfg(feature = "day3-rootfs")]
@@ -166,11 +186,13 @@ impl Run {
             #[cfg(feature = "day8-netns")]
             Box::new(self.netns),
             #[cfg(feature = "day8-netns")]
-            Box::new(crate::netns::etc::EtcFiles::default()),
+            Box::new(crate::netns::etc::EtcFiles),
             #[cfg(all(feature = "day8-netns", not(feature = "day9-net")))]
             Box::new(crate::netns::NoBridgeYet),
             #[cfg(feature = "day9-net")]
             Box::new(self.bridge),
+            #[cfg(feature = "day11-layers")]
+            Box::new(self.volumes),
         ])
     }
 }
@@ -229,6 +251,12 @@ impl Cli {
             Command::Init(init) => init.execute(),
             #[cfg(feature = "day7-cgroups")]
             Command::Stats(stats) => stats.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Volume(volume) => volume.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Cp(cp) => cp.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Diff(diff) => diff.execute(),
             #[cfg(feature = "day9-net")]
             Command::Network(network) => network.execute(),
             #[cfg(feature = "day9-net")]

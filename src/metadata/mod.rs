@@ -16,6 +16,7 @@ pub mod read;
 pub mod record;
 pub mod state;
 pub mod traces;
+pub mod tree;
 
 use anyhow::bail;
 use nix::unistd::Pid;
@@ -58,6 +59,7 @@ impl Mechanism for Metadata {
         if let Some(name) = &self.name {
             check_name(name)?;
         }
+        container.plan.auto_remove = self.rm;
         let mut record = Record::new(container.plan.clone(), self.name.take());
         record.owned_by_this_process()?;
         let owner = self.state.create(&mut record)?;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::files;
 use crate::metadata::pidfd::Process;
-use crate::plan::{Network, Plan};
+use crate::plan::{MountPoint, Network, Plan};
 use crate::wait::signal_name;
 
 /// Of the records that this program writes, and the newest that it reads.
@@ -285,6 +285,8 @@ pub struct Shown<'a> {
     command: Vec<String>,
     hostname: Option<&'a str>,
     rootfs: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<String>,
     status: Status,
     created_at: Timestamp,
     pid: Option<i32>,
@@ -293,6 +295,8 @@ pub struct Shown<'a> {
     exit_code: Option<u8>,
     signal: Option<&'a str>,
     finished_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    mounts: &'a [MountPoint],
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<Network>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -314,6 +318,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             command: record.command(),
             hostname: record.plan.hostname.as_deref(),
             rootfs: record.plan.rootfs.as_ref().map(|dir| dir.to_string_lossy().into_owned()),
+            layers: record.plan.layers.iter().map(|dir| dir.to_string_lossy().into_owned()).collect(),
             status: record.status,
             created_at: record.created_at,
             pid: record.pid,
@@ -322,6 +327,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             exit_code: record.exit_code,
             signal: record.signal.as_deref(),
             finished_at: record.finished_at,
+            mounts: &record.plan.mounts,
             network: record.plan.network,
             address: record.address,
             oom_killed: record.oom_killed,

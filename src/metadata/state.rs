@@ -6,6 +6,7 @@
 //!                                      config.json.room   room for the last one, until then
 //!                                      container.log      from day 5 on
 //!                                      cgroup             from day 7 on: where it is
+//!                                      layer/upper        from day 11 on: what it writes
 //!                                      lock               held by its owner
 //!                      aside/<id>                         one that is being made or removed
 //!                      flush                              held by whoever is about to flush
@@ -34,6 +35,7 @@ use crate::metadata::layout::{DAY, LOCK, make_private};
 use crate::metadata::owner::Owner;
 use crate::metadata::read::known;
 use crate::metadata::record::{Record, Status};
+use crate::metadata::tree::remove_tree;
 use crate::wait::{A_MOMENT, PATIENCE, lock};
 
 pub use crate::metadata::layout::{is_id, open_to_lock};
@@ -64,6 +66,11 @@ pub struct Listing {
 }
 
 impl State {
+    /// The state directory `root`.
+    pub fn at(root: PathBuf) -> State {
+        State { root }
+    }
+
     /// The state directory.
     pub fn path(&self) -> &Path {
         &self.root
@@ -104,11 +111,9 @@ impl State {
             match made {
                 Ok(true) => return Ok(owner.at(containers.join(&record.id))),
                 // There is one with this id.
-                Ok(false) => {
-                    fs::remove_dir_all(&owner.dir).with_context(|| format!("remove {:?}", owner.dir))?
-                }
+                Ok(false) => remove_tree(&owner.dir).with_context(|| format!("remove {:?}", owner.dir))?,
                 Err(error) => {
-                    let _ = fs::remove_dir_all(&owner.dir);
+                    let _ = remove_tree(&owner.dir);
                     return Err(error);
                 }
             }
@@ -307,7 +312,7 @@ impl State {
 
 // ANCHOR: id
 /// 12 hexadecimal digits from the kernel's random source. (getrandom(2))
-fn new_id() -> Result<String> {
+pub fn new_id() -> Result<String> {
     // ANCHOR: day4_task1_new_id_solution
     let mut bytes = [0; 6];
     let describe = || ("getrandom(6 bytes)".into(), "head -c 6 /dev/urandom | xxd -p".into());
@@ -319,7 +324,7 @@ fn new_id() -> Result<String> {
 // ANCHOR_END: id
 
 /// Is what `path` means still the file that we have opened?
-fn is_still(opened: &File, path: &Path) -> Result<bool> {
+pub fn is_still(opened: &File, path: &Path) -> Result<bool> {
     let opened = opened.metadata().with_context(|| format!("look at {path:?}"))?;
     match fs::symlink_metadata(path) {
         Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),

@@ -53,7 +53,7 @@ impl Mechanism for Namespaces {
         make_mounts_private().map_err(not_in_a_plain_directory)?;
         set_hostname(&self.hostname)?;
         // On a root file system of its own, day 3 mounts /proc there.
-        if container.plan.rootfs.is_none() {
+        if !container.plan.has_own_root() {
             mount_proc()?;
         }
         Ok(())
@@ -67,7 +67,7 @@ impl Mechanism for Namespaces {
 /// systemd makes every mount of a host shared, and a copy of a shared mount is
 /// its peer: what is mounted under one appears under the other.
 /// (mount_namespaces(7), "Shared subtrees")
-fn make_mounts_private() -> Result<()> {
+pub fn make_mounts_private() -> Result<()> {
     // ANCHOR: day2_task3_make_mounts_private_solution
     let describe =
         || (r#"mount("", "/", "", MS_REC|MS_PRIVATE, "")"#.into(), "mount --make-rprivate /".into());

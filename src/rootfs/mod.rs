@@ -8,6 +8,7 @@
 
 pub mod devices;
 pub mod mount;
+pub mod planned;
 pub mod process;
 
 use std::fs;
@@ -33,24 +34,24 @@ use self::mount::{Dir, Flags, HARMLESS, READ_ONLY, attach, bind, mount, take};
 const DAY: u8 = 3;
 
 /// The flags of day 3 that say what the file system is.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Rootfs {
     /// The directory that becomes the container's / (without it: the host's)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "own_root")]
     rootfs: Option<PathBuf>,
 
     /// Make the container's / read-only
-    #[arg(long, requires = "rootfs")]
+    #[arg(long, requires = "own_root")]
     read_only: bool,
 }
 
 // ANCHOR: mechanism
 impl Mechanism for Rootfs {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
+        container.plan.read_only = self.read_only;
         if let Some(dir) = &self.rootfs {
             let (path, root) = open_rootfs(dir)?;
             container.plan.rootfs = Some(path);
-            container.plan.read_only = self.read_only;
             container.parts.root = Some(root);
             container.parts.console = devices::open_console()?;
         }
@@ -58,7 +59,9 @@ impl Mechanism for Rootfs {
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
-        let Some(root) = container.parts.root.take() else { return Ok(()) };
+        let Some(root) = container.parts.root.take() else {
+            return planned::attach_what_has_a_place(container);
+        };
         let root = Dir::new(root, "/");
         change_root(&root)?;
 
@@ -68,6 +71,8 @@ impl Mechanism for Rootfs {
         let sys = mount_sys(&mount_point("/sys")?)?;
         let dev = devices::make_dev(&mount_point("/dev")?, container.parts.console.take())?;
         hide_the_host(&proc, &sys, &dev)?;
+        // None on day 3. Later days have some.
+        planned::attach_all(container, &root, &dev)?;
         if container.plan.read_only {
             make_root_read_only(&root)?;
         }

@@ -94,7 +94,7 @@ const EMPTY_PATHS: MoveMountFlags =
 
 // ANCHOR: make
 /// A new file system, as a mount that is attached nowhere yet. (fsopen(2))
-fn make(kind: &str, flags: Flags, options: &str) -> Result<OwnedFd> {
+pub fn make(kind: &str, flags: Flags, options: &str) -> Result<OwnedFd> {
     let context = match fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC) {
         Err(Errno::NODEV) => Err(Errno::NODEV).with_context(|| format!("this kernel has no {kind}")),
         other => other.with_context(|| format!("fsopen({kind:?})")),
@@ -183,6 +183,13 @@ fn take_from(at: BorrowedFd, path: &Path) -> Result<OwnedFd> {
 pub fn attach(day: u8, mount: impl AsFd, on: &Dir, path: &str) -> Result<()> {
     let describe = || (format!("move_mount(…, {path:?})"), format!("mount --move … {path}"));
     step(day, describe, || move_mount(mount, "", on, on.name_of(path), EMPTY_PATHS))
+}
+
+/// Attaches `mount` on what `at` is, a directory or a file: a link too, where it stands.
+pub fn attach_on(day: u8, mount: impl AsFd, at: &Dir) -> Result<()> {
+    let describe =
+        || (format!("move_mount(…, {:?})", at.path), format!("mount --move … {}", shell(&at.path)));
+    step(day, describe, || move_mount(mount, "", at, "", EMPTY_PATHS))
 }
 // ANCHOR_END: take
 
