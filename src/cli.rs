@@ -90,6 +90,34 @@ enum Command {
     Network(crate::net::network::NetworkCommand),
     #[cfg(feature = "day9-net")]
     Doctor(crate::doctor::Doctor),
+
+    #[cfg(feature = "day12-images")]
+    Pull(crate::images::pull::Pull),
+    #[cfg(feature = "day12-images")]
+    Push(crate::images::push::Push),
+    #[cfg(feature = "day12-images")]
+    Login(crate::images::login::Login),
+    #[cfg(feature = "day12-images")]
+    Logout(crate::images::login::Logout),
+    #[cfg(feature = "day12-images")]
+    Images(crate::images::list::Images),
+    #[cfg(feature = "day12-images")]
+    Rmi(crate::images::list::Rmi),
+    #[cfg(feature = "day12-images")]
+    Tag(crate::images::list::Tag),
+    #[cfg(feature = "day12-images")]
+    History(crate::images::list::History),
+    #[cfg(feature = "day12-images")]
+    Image(crate::images::list::ImageCommand),
+    #[cfg(feature = "day12-images")]
+    Save(crate::images::archive::Save),
+    #[cfg(feature = "day12-images")]
+    Load(crate::images::archive::Load),
+    #[cfg(feature = "day12-images")]
+    Commit(crate::images::commit::Commit),
+    #[cfg(feature = "day12-images")]
+    #[command(hide = true)]
+    UnpackLayer(crate::images::unpack::UnpackLayer),
     /// Stop containers (comes to life on day 6)
     #[cfg(not(feature = "day6-stop"))]
     Stop {
@@ -229,6 +257,32 @@ impl Cli {
             Command::Network(network) => network.execute(),
             #[cfg(feature = "day9-net")]
             Command::Doctor(doctor) => doctor.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Pull(pull) => pull.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Push(push) => push.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Login(login) => login.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Logout(logout) => logout.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Images(images) => images.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Rmi(rmi) => rmi.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Tag(tag) => tag.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::History(history) => history.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Image(image) => image.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Save(save) => save.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Load(load) => load.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Commit(commit) => commit.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::UnpackLayer(unpack) => unpack.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }

@@ -15,6 +15,7 @@
 //! | 8 | `netns` | Can I isolate networking? |
 //! | 9 | `net` | Can I connect it to the outside world? |
 //! | 10 | `doctor` | Can I explain the architecture clearly? |
+//! | 12 | `images` | Can I run what somebody else has packed? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it is to be, [`inherited`] what of its caller stays with it,
@@ -60,6 +61,9 @@ pub mod netns;
 
 #[cfg(feature = "day9-net")]
 pub mod net;
+
+#[cfg(feature = "day12-images")]
+pub mod images;
 
 // Day 10 has no feature of its own: it looks at what all days need.
 #[cfg(feature = "day9-net")]

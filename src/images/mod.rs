@@ -1,0 +1,31 @@
+//! Day 12: images. *Can I run what somebody else has packed?*
+//!
+//! An image is three kinds of files, each named by the SHA-256 of what is in it: a
+//! **manifest**, which names the others; a **configuration**, which says what to execute; and
+//! **layers**, archives that lie one on top of the other. A tag is a name for a manifest. All
+//! that a registry does is to hand these files out.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | names | [`reference`], [`digest`] |
+//! | what is in the files | [`spec`] |
+//! | from and to a registry | [`registry`], [`auth`], [`pull`], [`push`], [`login`], [`progress`] |
+//! | on this machine's disk | [`store`], [`unpack`], [`list`], [`archive`], [`commit`] |
+
+pub mod archive;
+pub mod auth;
+pub mod commit;
+pub mod digest;
+pub mod list;
+pub mod login;
+pub mod progress;
+pub mod pull;
+pub mod push;
+pub mod reference;
+pub mod registry;
+pub mod spec;
+pub mod store;
+pub mod unpack;
+
+/// Of the narration.
+pub const DAY: u8 = 12;
