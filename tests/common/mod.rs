@@ -2,6 +2,11 @@
 //! whether anything was left behind.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "day12-images")]
+pub mod layout;
+#[cfg(feature = "day12-images")]
+pub mod registry;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
