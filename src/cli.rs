@@ -168,6 +168,10 @@ struct Run {
     #[command(flatten)]
     bridge: crate::net::Bridge,
 
+    #[cfg(feature = "day11-layers")]
+    #[command(flatten)]
+    layers: crate::layers::Layers,
+
     /// The command, and its arguments: from here on, all words are the command's
     #[arg(required = true, trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
     command: Vec<OsString>,
@@ -181,6 +185,9 @@ impl Run {
             Box::new(self.namespaces),
             #[cfg(feature = "day3-rootfs")]
             Box::new(self.rootfs),
+            // The other way to say what becomes `/`: what follows asks whether that is said.
+            #[cfg(feature = "day11-layers")]
+            Box::new(self.layers),
             #[cfg(feature = "day3-rootfs")]
             Box::new(self.process),
             #[cfg(feature = "day4-metadata")]

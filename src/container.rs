@@ -2,16 +2,16 @@
 //!
 //! ```text
 //! parent  prepare₁…ₙ  clone3  attach₁…ₙ  release              started₁…ₙ  wait  cleanupₙ…₁
-//! child                  └──── waits ────────┴ enter₁…ₙ  exec ……………………… exit
+//! child                  └──── waits ────────┴ build_root₁…ₙ  enter₁…ₙ  exec ……… exit
 //! ```
 
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use anyhow::{Context, bail};
@@ -19,15 +19,12 @@ use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::sys::stat::fstat;
-use nix::sys::statfs::{FsType, fstatfs};
-use nix::unistd::{
-    Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setgid, setgroups, setuid,
-};
+use nix::unistd::{Pid, chdir, pipe2};
 
 use crate::command;
 use crate::error::{self, Result, exit_code};
 use crate::explain::{self, shell, step};
+use crate::identity::{User, assume, hand_over};
 use crate::inherited;
 use crate::kernel::{self, Clone};
 use crate::plan::Plan;
@@ -66,6 +63,8 @@ pub struct Parts {
     pub sys: Option<OwnedFd>,
     /// See `sys`.
     pub dev: Option<OwnedFd>,
+    /// What is mounted in a root of its own, besides what every container has.
+    pub mounts: Vec<Mount>,
     /// What becomes /dev/console on a root of its own: a mount that is attached
     /// nowhere yet.
     pub console: Option<OwnedFd>,
@@ -78,6 +77,31 @@ pub struct Parts {
     pub before_exec: Option<fn(&Container) -> Result<()>>,
     /// The program of its init: a copy of this one, in memory; `None`: it has no init.
     pub init: Option<OwnedFd>,
+}
+
+/// A mount that is planned: what was opened on the host, while there were paths to it, is
+/// attached inside once there are none any more. (open_tree(2), move_mount(2))
+#[derive(Debug)]
+pub struct Mount {
+    /// What is to be seen there: a mount that is attached nowhere yet.
+    pub tree: OwnedFd,
+    /// Where, seen from inside: an absolute path.
+    pub target: PathBuf,
+    /// Whether the root of `tree` is a directory: so what is made where `target` is missing.
+    pub is_dir: bool,
+    /// Whether nothing can be written there.
+    pub read_only: bool,
+    /// What it gets from the root before anything is mounted in it; `None`: nothing.
+    pub fill: Option<Fill>,
+}
+
+/// How a volume that is empty gets what the root has at its place. (day 11)
+#[derive(Debug)]
+pub struct Fill {
+    /// The volume's own directory, with all that belongs to it: a mount that is attached nowhere.
+    pub volume: OwnedFd,
+    /// Does it; the path is the mount's target, and nothing is mounted there yet.
+    pub by: fn(&OwnedFd, &Path) -> Result<()>,
 }
 
 /// What came of a container.
@@ -104,17 +128,6 @@ impl End {
     }
 }
 
-/// The three kinds of ids that decide what a process may do. (credentials(7))
-#[derive(Debug, PartialEq)]
-pub struct User {
-    /// User id.
-    pub uid: Uid,
-    /// Primary group id.
-    pub gid: Gid,
-    /// Supplementary group ids, all of them.
-    pub groups: Vec<Gid>,
-}
-
 impl Container {
     /// A container that is to become what `plan` says.
     pub fn new(plan: Plan) -> Container {
@@ -124,7 +137,7 @@ impl Container {
 
 // ANCHOR: mechanism
 /// One mechanism of one day. Its fields are its command-line flags; its
-/// behaviour is what it does at six moments of a container's life.
+/// behaviour is what it does at seven moments of a container's life.
 pub trait Mechanism {
     /// Parent, before the child exists: check the flags, and make what the child
     /// will be born into. Host paths are opened here.
@@ -133,6 +146,11 @@ pub trait Mechanism {
     }
     /// Parent; the child exists in its namespaces and waits: reach into it by pid.
     fn attach(&mut self, _container: &mut Container, _child: Pid) -> Result<()> {
+        Ok(())
+    }
+    /// Child, inside its namespaces, before any `enter`: make what is to become its `/`,
+    /// out of what `prepare` has opened.
+    fn build_root(&mut self, _container: &mut Container) -> Result<()> {
         Ok(())
     }
     /// Child, inside its namespaces, before exec: shape the world from within.
@@ -236,6 +254,7 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
     // The child has copies. With ours open, what the command writes to would have no end.
     container.parts.stdio = [None, None, None];
     (container.parts.root, container.parts.console) = (None, None);
+    container.parts.mounts.clear();
 
     for mechanism in mechanisms.iter_mut() {
         mechanism.attach(container, child.pid)?;
@@ -308,6 +327,9 @@ fn enter(
     die_with_the_parent(report)?;
     inherited::start_afresh()?;
 
+    for mechanism in mechanisms.iter_mut() {
+        mechanism.build_root(container)?;
+    }
     for mechanism in mechanisms {
         mechanism.enter(container)?;
     }
@@ -344,74 +366,6 @@ fn die_with_the_parent(report: &Report) -> Result<()> {
     // ANCHOR_END: day1_task4_die_with_the_parent_solution
 }
 // ANCHOR_END: die_with_the_parent
-
-/// Makes `stdio` the standard streams of this process, and so of the command.
-fn hand_over(stdio: &[Option<OwnedFd>; 3], user: Option<&User>) -> Result<()> {
-    explain::keep_stderr();
-    for (number, stream) in stdio.iter().enumerate() {
-        let Some(stream) = stream else { continue };
-        let (name, by_hand) = [("stdin", "exec <…"), ("stdout", "exec >…"), ("stderr", "exec 2>…")][number];
-        let describe = || (format!("dup2(its {name}, {number})"), by_hand.into());
-        step(5, describe, || match number {
-            0 => dup2_stdin(stream),
-            1 => dup2_stdout(stream),
-            _ => dup2_stderr(stream),
-        })?;
-    }
-    user.map_or(Ok(()), |user| make_over(stdio, user))
-}
-
-/// Makes the standard streams over to `user`. Whoever opens /dev/stdin by that name
-/// opens the file behind it anew, and then its owner and its mode count.
-///
-/// That goes for what has no other name: a pipe from `|`, and what was made for this
-/// container. A file, a named pipe or a terminal of the host stays whose it is, for its
-/// new owner would be whoever has that number on the host; and what is for everybody,
-/// /dev/null above all, needs no owner. A socket cannot be opened by name at all.
-fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let streams = [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
-    for ((stream, name), made) in streams.into_iter().zip(stdio) {
-        // A stream that is closed needs nothing.
-        let Ok(found) = fstat(stream) else { continue };
-        if found.st_uid == user.uid.as_raw() || found.st_mode & 0o006 != 0 {
-            continue;
-        }
-        if made.is_some() || is_unnamed_pipe(stream) {
-            let describe =
-                || (format!("fchown({name}, {})", user.uid), format!("chown {} /dev/{name}", user.uid));
-            // Without it the stream works too, but for that name.
-            let _ = step(3, describe, || fchown(stream, Some(user.uid), None));
-        }
-    }
-    Ok(())
-}
-
-/// Whether this is a pipe that lies in the kernel's own file system of pipes, where
-/// nothing has a name. (pipe(7))
-fn is_unnamed_pipe(stream: BorrowedFd) -> bool {
-    const PIPEFS: FsType = FsType(0x5049_5045);
-    fstatfs(stream).is_ok_and(|found| found.filesystem_type() == PIPEFS)
-}
-
-/// Gives up this process's identity for `user`'s. Groups first: whoever is no
-/// longer root may not change them.
-fn assume(user: &User) -> Result<()> {
-    let describe = || {
-        let User { uid, gid, groups } = user;
-        let list: Vec<String> = groups.iter().map(Gid::to_string).collect();
-        let by_hand = match list.as_slice() {
-            [] => format!("setpriv --reuid={uid} --regid={gid} --clear-groups"),
-            list => format!("setpriv --reuid={uid} --regid={gid} --groups={}", list.join(",")),
-        };
-        (format!("setgroups([{}]), setgid({gid}), setuid({uid})", list.join(", ")), by_hand)
-    };
-    step(3, describe, || {
-        setgroups(&user.groups)?;
-        setgid(user.gid)?;
-        setuid(user.uid)
-    })
-}
 
 /// `clone3` as `--explain` shows it, and what a shell does instead.
 fn describe_clone(namespaces: CloneFlags, into_cgroup: bool) -> (String, String) {

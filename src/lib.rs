@@ -15,11 +15,12 @@
 //! | 8 | `netns` | Can I isolate networking? |
 //! | 9 | `net` | Can I connect it to the outside world? |
 //! | 10 | `doctor` | Can I explain the architecture clearly? |
+//! | 11 | `layers` | Can containers share what they do not change? |
 //! | 12 | `images` | Can I run what somebody else has packed? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it is to be, [`inherited`] what of its caller stays with it,
-//! [`command`] becomes the command, [`report`] tells whether it did, [`wait`] waits for it.
+//! [`identity`] gives it its user, [`command`] becomes the command, [`report`] tells whether it did, [`wait`] waits for it.
 //! [`kernel`] holds the few system calls that no library wraps, [`files`] reads and writes
 //! what the kernel shows as files, [`explain`] is the narration, [`stream`] the one way to
 //! write to stdout and stderr, [`error`] has the exit codes.
@@ -31,6 +32,7 @@ pub mod error;
 pub mod explain;
 mod fault;
 pub mod files;
+pub mod identity;
 pub mod inherited;
 pub mod kernel;
 pub mod plan;
@@ -68,3 +70,6 @@ pub mod images;
 // Day 10 has no feature of its own: it looks at what all days need.
 #[cfg(feature = "day9-net")]
 pub mod doctor;
+
+#[cfg(feature = "day11-layers")]
+pub mod layers;

@@ -30,6 +30,16 @@ pub struct Plan {
     /// The directory that becomes its `/`; `None`: the host's `/`.
     #[serde(with = "bytes::path")]
     pub rootfs: Option<PathBuf>,
+    /// The directories that together become its `/`, the uppermost first, with a writable
+    /// layer of its own on top; none: it has no layers.
+    #[serde(default, with = "bytes::paths", skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<PathBuf>,
+    /// What is mounted in it that somebody asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountPoint>,
+    /// Whether it is forgotten when it ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub auto_remove: bool,
     /// Whether its `/` is read-only.
     #[serde(default)]
     pub read_only: bool,
@@ -63,6 +73,49 @@ pub struct Plan {
 }
 // ANCHOR_END: plan
 
+// ANCHOR: mount_point
+/// A mount that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MountPoint {
+    /// What is mounted there.
+    #[serde(rename = "type")]
+    pub kind: MountKind,
+    /// Of a volume: its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The path on the host; `None`: it has none.
+    #[serde(default, with = "bytes::path", skip_serializing_if = "Option::is_none")]
+    pub source: Option<PathBuf>,
+    /// Where it is mounted, seen from inside.
+    #[serde(with = "bytes::one_path")]
+    pub target: PathBuf,
+    /// Whether nothing can be written there.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Of a volume: whether it was made for this container alone, which gave it no name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
+    /// Of a volume: whether it stays empty, whatever the root has at its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_copy: bool,
+    /// Of a tmpfs: its options, such as `size=64m,mode=1777`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub options: String,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A file or a directory of the host.
+    Bind,
+    /// A directory that is kept for containers.
+    Volume,
+    /// Memory, for as long as the container runs.
+    Tmpfs,
+}
+// ANCHOR_END: mount_point
+
 // ANCHOR: network
 /// What a container is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum, Serialize, Deserialize)]
@@ -85,6 +138,11 @@ impl Plan {
         Plan { command, environment: std::env::vars_os().collect(), ..Plan::nothing() }
     }
 
+    /// Whether its `/` is not the host's.
+    pub fn has_own_root(&self) -> bool {
+        self.rootfs.is_some() || !self.layers.is_empty()
+    }
+
     /// No command, and no environment: what is known of a plan that cannot be read.
     pub fn nothing() -> Plan {
         Plan {
@@ -93,6 +151,9 @@ impl Plan {
             namespaces: CloneFlags::empty(),
             hostname: None,
             rootfs: None,
+            layers: vec![],
+            mounts: vec![],
+            auto_remove: false,
             read_only: false,
             user: None,
             working_dir: None,
@@ -183,6 +244,37 @@ mod bytes {
 
         pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
             Ok(Option::<Word>::deserialize(deserializer)?.map(|word| OsString::from(word).into()))
+        }
+    }
+
+    pub mod one_path {
+        use super::*;
+        use serde::{Deserializer, Serializer};
+        use std::path::{Path, PathBuf};
+
+        pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+            Word::from(path.as_os_str()).serialize(serializer)
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+            Ok(OsString::from(Word::deserialize(deserializer)?).into())
+        }
+    }
+
+    pub mod paths {
+        use super::*;
+        use serde::{Deserializer, Serializer};
+        use std::path::PathBuf;
+
+        pub fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(paths.iter().map(|path| Word::from(path.as_os_str())))
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+            Ok(Vec::<Word>::deserialize(deserializer)?
+                .into_iter()
+                .map(|word| OsString::from(word).into())
+                .collect())
         }
     }
 

@@ -15,7 +15,9 @@ use std::process::{Command, Stdio};
 use common::World;
 
 /// The newest day of this build.
-const DAY: u8 = if cfg!(feature = "day9-net") {
+const DAY: u8 = if cfg!(feature = "day11-layers") {
+    11
+} else if cfg!(feature = "day9-net") {
     9
 } else if cfg!(feature = "day8-netns") {
     8

@@ -58,6 +58,7 @@ impl Mechanism for Metadata {
         if let Some(name) = &self.name {
             check_name(name)?;
         }
+        container.plan.auto_remove = self.rm;
         let mut record = Record::new(container.plan.clone(), self.name.take());
         record.owned_by_this_process()?;
         let owner = self.state.create(&mut record)?;

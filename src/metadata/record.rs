@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::files;
 use crate::metadata::pidfd::Process;
-use crate::plan::{Network, Plan};
+use crate::plan::{MountPoint, Network, Plan};
 use crate::wait::signal_name;
 
 /// Of the records that this program writes, and the newest that it reads.
@@ -293,6 +293,8 @@ pub struct Shown<'a> {
     exit_code: Option<u8>,
     signal: Option<&'a str>,
     finished_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    mounts: &'a [MountPoint],
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<Network>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -322,6 +324,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             exit_code: record.exit_code,
             signal: record.signal.as_deref(),
             finished_at: record.finished_at,
+            mounts: &record.plan.mounts,
             network: record.plan.network,
             address: record.address,
             oom_killed: record.oom_killed,

@@ -64,6 +64,11 @@ pub struct Listing {
 }
 
 impl State {
+    /// The state directory `root`.
+    pub fn at(root: PathBuf) -> State {
+        State { root }
+    }
+
     /// The state directory.
     pub fn path(&self) -> &Path {
         &self.root
@@ -307,7 +312,7 @@ impl State {
 
 // ANCHOR: id
 /// 12 hexadecimal digits from the kernel's random source. (getrandom(2))
-fn new_id() -> Result<String> {
+pub fn new_id() -> Result<String> {
     // ANCHOR: day4_task1_new_id_solution
     let mut bytes = [0; 6];
     let describe = || ("getrandom(6 bytes)".into(), "head -c 6 /dev/urandom | xxd -p".into());

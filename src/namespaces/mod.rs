@@ -53,7 +53,7 @@ impl Mechanism for Namespaces {
         make_mounts_private().map_err(not_in_a_plain_directory)?;
         set_hostname(&self.hostname)?;
         // On a root file system of its own, day 3 mounts /proc there.
-        if container.plan.rootfs.is_none() {
+        if !container.plan.has_own_root() {
             mount_proc()?;
         }
         Ok(())

@@ -44,7 +44,7 @@ pub struct EtcFiles(Vec<EtcFile>);
 impl Mechanism for EtcFiles {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         // On the host's own root file system the host's files are there.
-        if container.plan.rootfs.is_none() {
+        if !container.plan.has_own_root() {
             return Ok(());
         }
         let name = hostname(container);

@@ -36,21 +36,21 @@ const DAY: u8 = 3;
 #[derive(Debug, clap::Args)]
 pub struct Rootfs {
     /// The directory that becomes the container's / (without it: the host's)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "own_root")]
     rootfs: Option<PathBuf>,
 
     /// Make the container's / read-only
-    #[arg(long, requires = "rootfs")]
+    #[arg(long, requires = "own_root")]
     read_only: bool,
 }
 
 // ANCHOR: mechanism
 impl Mechanism for Rootfs {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
+        container.plan.read_only = self.read_only;
         if let Some(dir) = &self.rootfs {
             let (path, root) = open_rootfs(dir)?;
             container.plan.rootfs = Some(path);
-            container.plan.read_only = self.read_only;
             container.parts.root = Some(root);
             container.parts.console = devices::open_console()?;
         }

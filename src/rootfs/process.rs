@@ -12,9 +12,10 @@ use anyhow::{Context, bail};
 use nix::unistd::{Gid, Uid};
 
 use crate::command::DEFAULT_PATH;
-use crate::container::{Container, Mechanism, User};
+use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::{shell, step};
+use crate::identity::User;
 
 const DAY: u8 = 3;
 
@@ -40,7 +41,7 @@ impl Mechanism for Process {
         if let Some(dir) = self.workdir.as_ref().filter(|dir| !dir.is_absolute()) {
             bail!("--workdir {dir:?} is not an absolute path; expected one, seen from inside, such as /srv");
         }
-        let own_root = container.plan.rootfs.is_some();
+        let own_root = container.plan.has_own_root();
         container.plan.user = self.user.clone().or(own_root.then(|| "0".into()));
         container.plan.working_dir = self.workdir.clone();
         set_environment(container, &self.env)
@@ -51,7 +52,7 @@ impl Mechanism for Process {
             let (user, home) = look_up(user)?;
             container.parts.user = Some(user);
             let set = container.plan.environment.get(OsStr::new("HOME")).is_some_and(|home| !home.is_empty());
-            if container.plan.rootfs.is_some() && !set {
+            if container.plan.has_own_root() && !set {
                 container.plan.environment.insert("HOME".into(), home);
             }
         }
@@ -67,7 +68,7 @@ impl Mechanism for Process {
 /// not the container's. `-e` comes last.
 fn set_environment(container: &mut Container, settings: &[OsString]) -> Result<()> {
     // ANCHOR: day3_task6_set_environment_solution
-    if container.plan.rootfs.is_some() {
+    if container.plan.has_own_root() {
         let hostname = container.plan.hostname.clone().unwrap_or_default();
         let terminal = std::env::var_os("TERM").filter(|name| !name.is_empty()).unwrap_or("xterm".into());
         container.plan.environment =

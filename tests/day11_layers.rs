@@ -1,0 +1,4 @@
+//! Day 11: layers.
+#![allow(clippy::unwrap_used)]
+
+mod common;
