@@ -178,16 +178,16 @@ struct Run {
 }
 
 impl Run {
-    /// The mechanisms of a run, in the order of their days.
+    /// The mechanisms of a run, in the order of their days but for one.
     fn mechanisms(self) -> Box<Mechanisms> {
         Box::new([
             #[cfg(feature = "day2-namespaces")]
             Box::new(self.namespaces),
-            #[cfg(feature = "day3-rootfs")]
-            Box::new(self.rootfs),
-            // The other way to say what becomes `/`: what follows asks whether that is said.
+            // Makes what day 3 changes to.
             #[cfg(feature = "day11-layers")]
             Box::new(self.layers),
+            #[cfg(feature = "day3-rootfs")]
+            Box::new(self.rootfs),
             #[cfg(feature = "day3-rootfs")]
             Box::new(self.process),
             #[cfg(feature = "day4-metadata")]
@@ -201,7 +201,7 @@ impl Run {
             #[cfg(feature = "day8-netns")]
             Box::new(self.netns),
             #[cfg(feature = "day8-netns")]
-            Box::new(crate::netns::etc::EtcFiles::default()),
+            Box::new(crate::netns::etc::EtcFiles),
             #[cfg(all(feature = "day8-netns", not(feature = "day9-net")))]
             Box::new(crate::netns::NoBridgeYet),
             #[cfg(feature = "day9-net")]

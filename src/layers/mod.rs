@@ -31,7 +31,7 @@ impl Mechanism for Layers {
         Ok(())
     }
 
-    fn build_root(&mut self, container: &mut Container) -> Result<()> {
+    fn enter(&mut self, container: &mut Container) -> Result<()> {
         let Some(dir) = container.parts.dir.as_deref().filter(|_| !container.plan.layers.is_empty()) else {
             return Ok(());
         };
