@@ -172,8 +172,15 @@ struct Run {
     #[command(flatten)]
     layers: crate::layers::Layers,
 
+    #[cfg(feature = "day12-images")]
+    #[command(flatten)]
+    image: crate::images::config::RunImage,
+
     /// The command, and its arguments: from here on, all words are the command's
-    #[arg(required = true, trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
+    #[cfg_attr(not(feature = "day12-images"), arg(required = true))]
+    // An image says what its command is.
+    #[cfg_attr(feature = "day12-images", arg(required_unless_present = "image"))]
+    #[arg(trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
     command: Vec<OsString>,
 }
 
@@ -181,6 +188,9 @@ impl Run {
     /// The mechanisms of a run, in the order of their days but for one.
     fn mechanisms(self) -> Box<Mechanisms> {
         Box::new([
+            // What the flags of all others come on top of.
+            #[cfg(feature = "day12-images")]
+            Box::new(self.image),
             #[cfg(feature = "day2-namespaces")]
             Box::new(self.namespaces),
             // Makes what day 3 changes to.
@@ -234,7 +244,13 @@ impl Cli {
         // What is made from here on, by us and by the command, has the same mode whoever calls.
         umask(UMASK);
         match self.command {
+            #[cfg(not(feature = "day12-images"))]
             Command::Run(run) => run.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Run(mut run) => {
+                run.image.fetch(run.metadata.state())?;
+                run.execute()
+            }
 
             #[cfg(feature = "day4-metadata")]
             Command::Ps(ps) => ps.execute(),

@@ -10,11 +10,13 @@
 //! | names | [`reference`], [`digest`] |
 //! | what is in the files | [`spec`] |
 //! | from and to a registry | [`registry`], [`auth`], [`pull`], [`push`], [`login`], [`progress`] |
+//! | a container of it | [`config`] |
 //! | on this machine's disk | [`store`], [`unpack`], [`list`], [`archive`], [`commit`] |
 
 pub mod archive;
 pub mod auth;
 pub mod commit;
+pub mod config;
 pub mod digest;
 pub mod list;
 pub mod login;

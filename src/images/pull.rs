@@ -18,3 +18,12 @@ impl Pull {
         bail!("{:?}: this comes next", self.state.path())
     }
 }
+
+/// Downloads `name` into the store, for this machine, and unpacks its layers. Returns what its
+/// manifest is called; all that was started for it has ended. (`run --image` calls this.)
+pub fn pull(
+    store: &crate::images::store::Store,
+    name: &crate::images::reference::Reference,
+) -> Result<crate::images::spec::Descriptor> {
+    bail!("{name}, into {:?}: this comes next", store.dir())
+}
