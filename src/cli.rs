@@ -118,6 +118,9 @@ enum Command {
     #[cfg(feature = "day12-images")]
     #[command(hide = true)]
     UnpackLayer(crate::images::unpack::UnpackLayer),
+    #[cfg(feature = "day12-images")]
+    #[command(hide = true)]
+    FlushImages(crate::images::unflushed::FlushImages),
     /// Stop containers (comes to life on day 6)
     #[cfg(not(feature = "day6-stop"))]
     Stop {
@@ -306,6 +309,8 @@ impl Cli {
             Command::Commit(commit) => commit.execute(),
             #[cfg(feature = "day12-images")]
             Command::UnpackLayer(unpack) => unpack.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::FlushImages(flush) => flush.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }

@@ -277,7 +277,7 @@ fn status(record: &Record, now: Timestamp) -> String {
 // ANCHOR_END: status
 
 /// The time from `then` to `now` as Docker says it: one unit, rounded down.
-fn since(then: Timestamp, now: Timestamp) -> String {
+pub fn since(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(then).as_secs().max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match () {

@@ -372,7 +372,7 @@ fn start_time(pid: i32) -> Result<Option<u64>> {
 // ANCHOR_END: start_time
 
 /// Another one after each boot. (random(4))
-fn boot_id() -> Result<&'static str> {
+pub fn boot_id() -> Result<&'static str> {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     if let Some(id) = BOOT_ID.get() {
         return Ok(id);
