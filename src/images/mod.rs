@@ -11,7 +11,7 @@
 //! | what is in the files | [`spec`] |
 //! | from and to a registry | [`registry`], [`auth`], [`pull`], [`push`], [`login`], [`progress`] |
 //! | on this machine's disk | [`store`], [`place`], [`index`], [`partial`], [`aside`], [`unflushed`], [`collect`], [`list`], [`rmi`], [`archive`], [`load`], [`commit`] |
-//! | a layer becomes a directory | [`unpack`], [`decompress`], [`entries`], [`sparse`], [`tree`], [`remove`] |
+//! | a layer becomes a directory | [`unpack`], [`decompress`], [`entries`], [`header`], [`sparse`], [`tree`], [`remove`] |
 //! | a container of it | [`config`] |
 
 pub mod archive;
@@ -23,6 +23,7 @@ pub mod config;
 pub mod decompress;
 pub mod digest;
 pub mod entries;
+pub mod header;
 pub mod index;
 pub mod list;
 pub mod load;
