@@ -26,12 +26,12 @@ pub struct RunImage {
     #[arg(long, value_name = "NAME", group = "own_root")]
     image: Option<String>,
 
-    /// When to ask the registry for the image
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Missing, requires = "image")]
-    pull: When,
+    /// When to ask the registry for the image (without it: missing)
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pull: Option<When>,
 
     /// What is executed instead of the image's entrypoint; an empty word: nothing before COMMAND
-    #[arg(long, value_name = "WORD", requires = "image")]
+    #[arg(long, value_name = "WORD")]
     entrypoint: Option<OsString>,
 
     /// A label: it means something to people and to other programs
@@ -67,17 +67,17 @@ impl RunImage {
     /// anything of the container is made: so Ctrl-C ends a download as it ends any program,
     /// and the threads that download are gone when the runtime clones itself.
     pub fn fetch(&mut self, state: &State) -> Result<()> {
-        let Some(word) = &self.image else { return Ok(()) };
+        let Some(word) = &self.image else { return self.nothing_is_said_of_an_image() };
         let name: Reference = word.parse().with_context(|| format!("--image {word:?}"))?;
         let store = Store::open(state)?;
         let found = store.find(&name)?;
-        if self.pull == When::Never && found.is_none() {
+        if self.pull == Some(When::Never) && found.is_none() {
             bail!(
                 "--image {word}: there is no such image here, and --pull never keeps it from being pulled; \
                  tiny-docker images lists those that are here"
             );
         }
-        let manifest = match found.filter(|_| self.pull != When::Always) {
+        let manifest = match found.filter(|_| self.pull != Some(When::Always)) {
             Some(manifest) => manifest,
             None => pull::pull(&store, &name).with_context(|| format!("--image {word}"))?,
         };
@@ -88,6 +88,17 @@ impl RunImage {
             }
         }
         self.fetched = Some((store, name));
+        Ok(())
+    }
+
+    /// (clap's `requires` is satisfied by what excludes --image, such as --rootfs.)
+    fn nothing_is_said_of_an_image(&self) -> Result<()> {
+        for (flag, is_there) in [("--pull", self.pull.is_some()), ("--entrypoint", self.entrypoint.is_some())]
+        {
+            if is_there {
+                bail!("{flag} says something of an image, and there is none; add --image NAME, or omit it");
+            }
+        }
         Ok(())
     }
 }
