@@ -12,10 +12,13 @@
 //! | from and to a registry | [`registry`], [`auth`], [`pull`], [`push`], [`login`], [`progress`] |
 //! | on this machine's disk | [`store`], [`unpack`], [`list`], [`archive`], [`commit`] |
 
+pub mod access;
 pub mod archive;
 pub mod auth;
 pub mod commit;
 pub mod digest;
+pub mod helper;
+pub mod http;
 pub mod list;
 pub mod login;
 pub mod progress;
@@ -23,8 +26,11 @@ pub mod pull;
 pub mod push;
 pub mod reference;
 pub mod registry;
+pub mod request;
+pub mod retry;
 pub mod spec;
 pub mod store;
+pub mod token;
 pub mod unpack;
 
 /// Of the narration.
