@@ -118,6 +118,9 @@ enum Command {
     #[cfg(feature = "day12-images")]
     #[command(hide = true)]
     UnpackLayer(crate::images::unpack::UnpackLayer),
+    #[cfg(feature = "day12-images")]
+    #[command(hide = true)]
+    FlushImages(crate::images::unflushed::FlushImages),
     /// Stop containers (comes to life on day 6)
     #[cfg(not(feature = "day6-stop"))]
     Stop {
@@ -172,22 +175,32 @@ struct Run {
     #[command(flatten)]
     layers: crate::layers::Layers,
 
+    #[cfg(feature = "day12-images")]
+    #[command(flatten)]
+    image: crate::images::config::RunImage,
+
     /// The command, and its arguments: from here on, all words are the command's
-    #[arg(required = true, trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
+    #[cfg_attr(not(feature = "day12-images"), arg(required = true))]
+    // An image says what its command is.
+    #[cfg_attr(feature = "day12-images", arg(required_unless_present = "image"))]
+    #[arg(trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
     command: Vec<OsString>,
 }
 
 impl Run {
-    /// The mechanisms of a run, in the order of their days.
+    /// The mechanisms of a run, in the order of their days but for one.
     fn mechanisms(self) -> Box<Mechanisms> {
         Box::new([
+            // What the flags of all others come on top of.
+            #[cfg(feature = "day12-images")]
+            Box::new(self.image),
             #[cfg(feature = "day2-namespaces")]
             Box::new(self.namespaces),
-            #[cfg(feature = "day3-rootfs")]
-            Box::new(self.rootfs),
-            // The other way to say what becomes `/`: what follows asks whether that is said.
+            // Makes what day 3 changes to.
             #[cfg(feature = "day11-layers")]
             Box::new(self.layers),
+            #[cfg(feature = "day3-rootfs")]
+            Box::new(self.rootfs),
             #[cfg(feature = "day3-rootfs")]
             Box::new(self.process),
             #[cfg(feature = "day4-metadata")]
@@ -201,7 +214,7 @@ impl Run {
             #[cfg(feature = "day8-netns")]
             Box::new(self.netns),
             #[cfg(feature = "day8-netns")]
-            Box::new(crate::netns::etc::EtcFiles::default()),
+            Box::new(crate::netns::etc::EtcFiles),
             #[cfg(all(feature = "day8-netns", not(feature = "day9-net")))]
             Box::new(crate::netns::NoBridgeYet),
             #[cfg(feature = "day9-net")]
@@ -234,7 +247,13 @@ impl Cli {
         // What is made from here on, by us and by the command, has the same mode whoever calls.
         umask(UMASK);
         match self.command {
+            #[cfg(not(feature = "day12-images"))]
             Command::Run(run) => run.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Run(mut run) => {
+                run.image.fetch(run.metadata.state())?;
+                run.execute()
+            }
 
             #[cfg(feature = "day4-metadata")]
             Command::Ps(ps) => ps.execute(),
@@ -290,6 +309,8 @@ impl Cli {
             Command::Commit(commit) => commit.execute(),
             #[cfg(feature = "day12-images")]
             Command::UnpackLayer(unpack) => unpack.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::FlushImages(flush) => flush.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! parent  prepare₁…ₙ  clone3  attach₁…ₙ  release              started₁…ₙ  wait  cleanupₙ…₁
-//! child                  └──── waits ────────┴ build_root₁…ₙ  enter₁…ₙ  exec ……… exit
+//! child                  └──── waits ────────┴ enter₁…ₙ  exec ……………………… exit
 //! ```
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -63,7 +64,11 @@ pub struct Parts {
     pub sys: Option<OwnedFd>,
     /// See `sys`.
     pub dev: Option<OwnedFd>,
-    /// What is mounted in a root of its own, besides what every container has.
+    /// What its image says, where nobody says anything else.
+    pub defaults: Defaults,
+    /// What is mounted in its root, besides what every container has. Where two have the
+    /// same target, the first counts. On the host's own root what is missing is not made, and
+    /// nothing is mounted there.
     pub mounts: Vec<Mount>,
     /// What becomes /dev/console on a root of its own: a mount that is attached
     /// nowhere yet.
@@ -79,6 +84,19 @@ pub struct Parts {
     pub init: Option<OwnedFd>,
 }
 
+/// What a container is where its flags say nothing: what its image says. (day 12)
+#[derive(Debug, Default)]
+pub struct Defaults {
+    /// `NAME=VALUE`.
+    pub environment: Vec<OsString>,
+    /// `USER[:GROUP]`.
+    pub user: Option<String>,
+    /// An absolute path.
+    pub working_dir: Option<PathBuf>,
+    /// Absolute paths, at each of which there is to be a volume.
+    pub volumes: Vec<PathBuf>,
+}
+
 /// A mount that is planned: what was opened on the host, while there were paths to it, is
 /// attached inside once there are none any more. (open_tree(2), move_mount(2))
 #[derive(Debug)]
@@ -89,7 +107,7 @@ pub struct Mount {
     pub target: PathBuf,
     /// Whether the root of `tree` is a directory: so what is made where `target` is missing.
     pub is_dir: bool,
-    /// Whether nothing can be written there.
+    /// Whether nothing can be written there, or in what is mounted below.
     pub read_only: bool,
     /// What it gets from the root before anything is mounted in it; `None`: nothing.
     pub fill: Option<Fill>,
@@ -137,7 +155,7 @@ impl Container {
 
 // ANCHOR: mechanism
 /// One mechanism of one day. Its fields are its command-line flags; its
-/// behaviour is what it does at seven moments of a container's life.
+/// behaviour is what it does at six moments of a container's life.
 pub trait Mechanism {
     /// Parent, before the child exists: check the flags, and make what the child
     /// will be born into. Host paths are opened here.
@@ -146,11 +164,6 @@ pub trait Mechanism {
     }
     /// Parent; the child exists in its namespaces and waits: reach into it by pid.
     fn attach(&mut self, _container: &mut Container, _child: Pid) -> Result<()> {
-        Ok(())
-    }
-    /// Child, inside its namespaces, before any `enter`: make what is to become its `/`,
-    /// out of what `prepare` has opened.
-    fn build_root(&mut self, _container: &mut Container) -> Result<()> {
         Ok(())
     }
     /// Child, inside its namespaces, before exec: shape the world from within.
@@ -327,9 +340,6 @@ fn enter(
     die_with_the_parent(report)?;
     inherited::start_afresh()?;
 
-    for mechanism in mechanisms.iter_mut() {
-        mechanism.build_root(container)?;
-    }
     for mechanism in mechanisms {
         mechanism.enter(container)?;
     }

@@ -199,6 +199,11 @@ pub fn add_mount_flags(dir: BorrowedFd, path: &CStr, flags: u32) -> io::Result<(
     set_mount(dir, path, 0, u64::from(flags), 0)
 }
 
+/// The same for `tree` and all that is mounted below it.
+pub fn add_mount_flags_below(tree: BorrowedFd, flags: u32) -> io::Result<()> {
+    set_mount(tree, c"", libc::AT_RECURSIVE, u64::from(flags), 0)
+}
+
 /// Cuts the tie between the mounts of the tree `tree` and those that they are copies of.
 /// (mount_namespaces(7), "Shared subtrees")
 pub fn make_mounts_private(tree: BorrowedFd) -> io::Result<()> {

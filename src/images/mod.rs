@@ -10,27 +10,43 @@
 //! | names | [`reference`], [`digest`] |
 //! | what is in the files | [`spec`] |
 //! | from and to a registry | [`registry`], [`auth`], [`pull`], [`push`], [`login`], [`progress`] |
-//! | on this machine's disk | [`store`], [`unpack`], [`list`], [`archive`], [`commit`] |
+//! | on this machine's disk | [`store`], [`index`], [`partial`], [`aside`], [`unflushed`], [`collect`], [`list`], [`archive`], [`commit`] |
+//! | a layer becomes a directory | [`unpack`], [`decompress`], [`entries`], [`sparse`], [`tree`], [`remove`] |
+//! | a container of it | [`config`] |
 
 pub mod access;
 pub mod archive;
+pub mod aside;
 pub mod auth;
+pub mod collect;
 pub mod commit;
+pub mod config;
+pub mod decompress;
 pub mod digest;
+pub mod download;
+pub mod entries;
+pub mod fetch;
 pub mod helper;
 pub mod http;
+pub mod index;
 pub mod list;
 pub mod login;
+pub mod partial;
+pub mod platform;
 pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod reference;
 pub mod registry;
+pub mod remove;
 pub mod request;
 pub mod retry;
+pub mod sparse;
 pub mod spec;
 pub mod store;
 pub mod token;
+pub mod tree;
+pub mod unflushed;
 pub mod unpack;
 
 /// Of the narration.

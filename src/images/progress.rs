@@ -63,8 +63,15 @@ impl Progress {
         });
     }
 
-    /// Something new goes on with `id`, of `total` (bytes; 0: nobody knows). On a terminal it
-    /// has a bar from now on; in a log `log` is said of it, if anything.
+    /// In a log, the beginning of something that takes its time. A terminal has a bar for it.
+    pub fn begin(&self, id: &str) {
+        if !self.terminal {
+            self.say(&format!("{id}: Pulling fs layer"));
+        }
+    }
+
+    /// Something new goes on with `id`, of `total` (bytes; 0: nobody knows): on a terminal it
+    /// has a bar from now on.
     pub fn now(&self, id: &str, doing: &'static str, total: u64) {
         if self.quiet {
             return;

@@ -4,21 +4,39 @@
 //! <root>/images/oci-layout             {"imageLayoutVersion": "1.0.0"}
 //!              /index.json             what each name means; written beside, and renamed
 //!              /blobs/sha256/<hex>     whole and verified: nothing else has such a name
-//!              /partial/<hex>          what is still coming; locked by whoever loads it
 //!              /layers/<diff_id hex>/  layers, unpacked: whole, or not there
+//!                      <hex>.size      how much that is, in bytes
+//!              /partial/<hex>          what is still coming; locked by whoever loads it
+//!              /aside/<hex>            what is being unpacked, or removed
+//!              /unflushed/             what may not be on the disk yet: see `unflushed`
 //!              /lock                   shared by all who add, alone for whoever removes
+//!              /index.lock             held by whoever changes index.json
 //! ```
+//!
+//! Three rules keep it true. A file gets its name only once its digest has been verified, and a
+//! layer only once it is whole: by rename(2), which happens or does not. Whoever adds something
+//! holds the store until a name leads to it, and nobody removes meanwhile. And after a power cut
+//! what had not reached the disk is verified again, or removed.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::error::Result;
+use crate::explain::{shell, step};
+use crate::images::DAY;
+use crate::images::aside::Aside;
 use crate::images::digest::Digest;
+use crate::images::partial::Partial;
 use crate::images::reference::Reference;
-use crate::images::spec::{Config, Descriptor, Manifest};
+use crate::images::spec::{self, Config, Descriptor, LONGEST, Manifest};
+use crate::images::unflushed;
+use crate::metadata::layout::{make_private, open_to_lock};
 use crate::metadata::state::State;
+use crate::wait::lock;
 
 /// The store.
 #[derive(Debug, Clone)]
@@ -26,18 +44,22 @@ pub struct Store {
     dir: PathBuf,
 }
 
-/// While this lives, nobody removes from the store.
+/// While this lives, nobody removes from the store. At its end, what was added is on its way to
+/// the disk.
 #[derive(Debug)]
 pub struct Hold {
     _lock: File,
+    store: Store,
 }
 
-/// A file that is still coming. Dropped, it stays for the next who wants it.
-#[derive(Debug)]
-pub struct Partial {}
+impl Drop for Hold {
+    fn drop(&mut self) {
+        unflushed::flush_soon(&self.store);
+    }
+}
 
 /// An image of the store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Image {
     /// What its manifest is called.
     pub descriptor: Descriptor,
@@ -47,90 +69,218 @@ pub struct Image {
     pub config: Config,
 }
 
+impl Image {
+    /// By what people know it: the digest of its configuration, as Docker has it.
+    pub fn id(&self) -> &Digest {
+        &self.manifest.config.digest
+    }
+}
+
 impl Store {
+    // ANCHOR: open
     /// The store in the state directory, made if need be.
     pub fn open(state: &State) -> Result<Store> {
-        let dir = state.path().join("images");
-        bail!("{dir:?}: the store comes next")
+        make_private(state.path())?;
+        let dir = fs::canonicalize(state.path()).with_context(|| format!("look at {:?}", state.path()))?;
+        let store = Store { dir: dir.join("images") };
+        for part in ["", "blobs/sha256", "layers", "partial", "aside", "unflushed"] {
+            make_private(&store.dir.join(part))?;
+        }
+        let layout = store.dir.join("oci-layout");
+        if !layout.exists() {
+            replace(&layout, br#"{"imageLayoutVersion": "1.0.0"}"#)?;
+        }
+        unflushed::verify_after_a_power_cut(&store)?;
+        Ok(store)
+    }
+    // ANCHOR_END: open
+
+    /// The store in `dir`, as it is.
+    pub fn at(dir: PathBuf) -> Store {
+        Store { dir }
     }
 
-    /// Where it is.
+    /// Where it is: an absolute path.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Keeps everybody from removing anything: whoever adds an image has this from its first
-    /// look at what is there to its tag.
+    /// look at what is there to its tag, and a run from its look at an image to its record.
     pub fn hold(&self) -> Result<Hold> {
-        bail!("the store comes next")
+        let path = self.dir.join("lock");
+        let opened = open_to_lock(&path).with_context(|| format!("open {path:?}"))?;
+        lock(&opened, true, None, "the image store, from which another process removes images")?;
+        Ok(Hold { _lock: opened, store: self.clone() })
+    }
+
+    /// The path of the file `digest`, whether it is there or not.
+    pub fn dir_of_blob(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("blobs/sha256").join(digest.hex())
     }
 
     /// Is the file there, whole? One look at its length; its digest was verified when it came.
     pub fn has(&self, file: &Descriptor) -> Result<bool> {
-        bail!("{}: the store comes next", file.digest)
+        let path = self.dir_of_blob(&file.digest);
+        match fs::metadata(&path) {
+            Ok(found) if found.len() == file.size => Ok(true),
+            // Somebody has spoiled it.
+            Ok(_) => fs::remove_file(&path).with_context(|| format!("remove {path:?}")).map(|()| false),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("look at {path:?}")),
+        }
     }
 
     /// The place for a file that is to come; it waits while another process loads the same
     /// one. `None`: it is there (meanwhile).
     pub fn blob_writer(&self, file: &Descriptor) -> Result<Option<Partial>> {
-        bail!("{}: the store comes next", file.digest)
+        if self.has(file)? {
+            return Ok(None);
+        }
+        let partial = Partial::open(self, file)?;
+        Ok(if self.has(file)? { None } else { Some(partial) })
     }
 
     /// Puts a small file into the store: a manifest, a configuration.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
-        bail!("{}: the store comes next", bytes.len())
+        let digest = Digest::of(bytes);
+        let file = Descriptor {
+            media_type: String::new(),
+            digest: digest.clone(),
+            size: bytes.len() as u64,
+            platform: None,
+            annotations: Default::default(),
+        };
+        if let Some(mut partial) = self.blob_writer(&file)? {
+            partial.restart()?;
+            partial.write_all(bytes)?;
+            partial.finish()?;
+        }
+        Ok(digest)
     }
+
+    // ANCHOR: keep_blob
+    /// Gives the file `from`, which has been verified, its name.
+    pub fn keep_blob(&self, from: &Path, digest: &Digest) -> Result<()> {
+        // ANCHOR: day12_task2_keep_blob_solution
+        unflushed::note(self, "blob", digest)?;
+        let to = self.dir_of_blob(digest);
+        let describe = || (format!("rename({from:?}, {to:?})"), format!("mv {} {}", shell(from), shell(&to)));
+        step(DAY, describe, || fs::rename(from, &to))
+        // ANCHOR_END: day12_task2_keep_blob_solution
+    }
+    // ANCHOR_END: keep_blob
 
     /// Opens the file `digest`.
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
-        bail!("{digest}: the store comes next")
+        File::open(self.dir_of_blob(digest)).with_context(|| {
+            format!("the file {digest} of an image is not in the store; pull the image again")
+        })
     }
 
     /// The file `digest`, which is a manifest, an index or a configuration: at most
-    /// [`crate::images::spec::LONGEST`] bytes.
+    /// [`LONGEST`] bytes. It is so small that its digest is verified each time.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
-        bail!("{digest}: the store comes next")
-    }
-
-    /// From here on, `name` means this manifest.
-    pub fn tag(&self, name: &Reference, manifest: &Descriptor) -> Result<()> {
-        bail!("{name}, {}: the store comes next", manifest.digest)
+        let mut bytes = vec![];
+        self.open_blob(digest)?.take(LONGEST + 1).read_to_end(&mut bytes).context("read from the store")?;
+        if bytes.len() as u64 > LONGEST {
+            bail!(
+                "the file {digest} of an image has more than {LONGEST} bytes; expected a manifest or a configuration"
+            );
+        }
+        let found = Digest::of(&bytes);
+        if found != *digest {
+            bail!(
+                "{:?} is damaged: its digest is {found}; remove it, and pull the image again",
+                self.dir_of_blob(digest)
+            );
+        }
+        Ok(bytes)
     }
 
     /// What `name` means: by its digest if it has one, else by its tag. `None`: nothing here.
     pub fn find(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        bail!("{name}: the store comes next")
+        let index = self.index()?;
+        let by_name =
+            || index.manifests.iter().find(|found| found.annotations.get(spec::REF_NAME) == Some(&key(name)));
+        let found = by_name()
+            .or_else(|| index.manifests.iter().find(|found| Some(&found.digest) == name.digest.as_ref()));
+        Ok(found.cloned())
     }
 
     /// The image with this manifest.
     pub fn image(&self, manifest: &Descriptor) -> Result<Image> {
-        bail!("{}: the store comes next", manifest.digest)
+        let descriptor = manifest.clone();
+        let manifest: Manifest = spec::parse(&self.read(&descriptor.digest)?, "a manifest")?;
+        let config: Config = spec::parse(&self.read(&manifest.config.digest)?, "an image's configuration")?;
+        if manifest.layers.len() != config.rootfs.diff_ids.len() {
+            bail!(
+                "the image {} has {} layers, and its configuration speaks of {}; it is damaged: do not use it",
+                descriptor.digest,
+                manifest.layers.len(),
+                config.rootfs.diff_ids.len()
+            );
+        }
+        Ok(Image { descriptor, manifest, config })
+    }
+
+    /// The path of an unpacked layer, whether it is there or not.
+    pub fn dir_of_layer(&self, diff_id: &Digest) -> PathBuf {
+        self.dir.join("layers").join(diff_id.hex())
     }
 
     /// The directory of an unpacked layer, if it is there; whole, then.
     pub fn layer(&self, diff_id: &Digest) -> Result<Option<PathBuf>> {
-        bail!("{diff_id}: the store comes next")
+        let dir = self.dir_of_layer(diff_id);
+        let is_there = dir.try_exists().with_context(|| format!("look at {dir:?}"))?;
+        Ok(is_there.then_some(dir))
+    }
+
+    /// A place to unpack a layer, aside; it waits while another process unpacks the same one.
+    /// `None`: it is there (meanwhile).
+    pub fn layer_aside(&self, diff_id: &Digest) -> Result<Option<Aside>> {
+        if self.layer(diff_id)?.is_some() {
+            return Ok(None);
+        }
+        let aside = Aside::make(&self.dir.join("aside"), diff_id.hex())?;
+        Ok(if self.layer(diff_id)?.is_some() { None } else { Some(aside) })
+    }
+
+    /// Gives a layer that has been unpacked, and verified, its name. It takes `size` bytes.
+    pub fn keep_layer(&self, aside: Aside, diff_id: &Digest, size: u64) -> Result<PathBuf> {
+        unflushed::note(self, "layer", diff_id)?;
+        let to = self.dir_of_layer(diff_id);
+        replace(&to.with_extension("size"), size.to_string().as_bytes())?;
+        aside.move_to(&to)?;
+        Ok(to)
+    }
+
+    /// How many bytes are in the files of an unpacked layer; `None`: it is not there.
+    pub fn size_of_layer(&self, diff_id: &Digest) -> Option<u64> {
+        fs::read_to_string(self.dir_of_layer(diff_id).with_extension("size")).ok()?.parse().ok()
     }
 }
 
-impl Partial {
-    /// How much of it is there, in bytes.
-    pub fn length(&self) -> u64 {
-        0
+/// What a name is called in index.json: `docker.io/library/alpine:latest`. A digest alone says
+/// which image is meant, so a tag beside it says nothing.
+pub fn key(name: &Reference) -> String {
+    match &name.digest {
+        Some(digest) => format!("{}/{}@{digest}", name.registry, name.repository),
+        None => name.to_string(),
     }
+}
 
-    /// What comes next. An error if that is more than the descriptor says.
-    pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
-        bail!("{}: the store comes next", bytes.len())
+/// Replaces a small file, as a whole or not at all. (rename(2))
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let new = path.with_extension(format!("new.{}", std::process::id()));
+    let describe = || (format!("rename({new:?}, {path:?})"), format!("mv {} {}", shell(&new), shell(path)));
+    let replaced = step(DAY, describe, || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        fs::rename(&new, path)
+    });
+    if replaced.is_err() {
+        let _ = fs::remove_file(&new);
     }
-
-    /// From the beginning: nothing of what is there counts.
-    pub fn restart(&mut self) -> Result<()> {
-        bail!("the store comes next")
-    }
-
-    /// Verifies length and digest, and gives it its name. If they do not match, it is removed.
-    pub fn finish(self) -> Result<()> {
-        bail!("the store comes next")
-    }
+    replaced
 }

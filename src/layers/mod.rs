@@ -2,40 +2,58 @@
 //!
 //! Several directories of the host become one `/`, and what a container writes goes into a
 //! layer of its own: the directories stay as they are, and a hundred containers share them.
+//!
+//! ```text
+//!   /  in the container     the overlay: of each name, the uppermost is seen
+//!   ├── upper               <root>/containers/<id>/layer/upper, which alone is written
+//!   ├── --layer             one directory
+//!   └── --layer             another, below it
+//! ```
 
+pub mod lower;
 pub mod overlay;
 
 use std::path::PathBuf;
+
+use anyhow::Context;
 
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::rootfs::devices;
 
-use self::overlay::find_layers;
+const DAY: u8 = 11;
 
-/// The flags of day 11.
+/// The flags of day 11 that say what the file system is.
 #[derive(Debug, clap::Args)]
 pub struct Layers {
     /// A directory that is a layer of the container's /, the lowest last; the container
-    /// writes into a layer of its own
+    /// writes into a layer of its own, above them
     #[arg(long = "layer", value_name = "DIR", group = "own_root")]
     layers: Vec<PathBuf>,
 }
 
+// ANCHOR: mechanism
 impl Mechanism for Layers {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         if !self.layers.is_empty() {
-            container.plan.layers = find_layers(&self.layers)?;
+            container.plan.layers = lower::find_layers(&self.layers)?;
+        }
+        // Of these flags, or of an image. (day 12)
+        if !container.plan.layers.is_empty() {
             container.parts.console = devices::open_console()?;
         }
         Ok(())
     }
 
-    fn build_root(&mut self, container: &mut Container) -> Result<()> {
-        let Some(dir) = container.parts.dir.as_deref().filter(|_| !container.plan.layers.is_empty()) else {
-            return Ok(());
-        };
-        container.parts.root = Some(overlay::build(&container.plan.layers, dir)?);
+    // Day 3 then changes to it. An overlay can be made only of mounts of the caller's own
+    // namespace: so here, and not in `prepare`.
+    fn enter(&mut self, container: &mut Container) -> Result<()> {
+        let layers = &container.plan.layers;
+        if !layers.is_empty() {
+            let dir = container.parts.dir.as_deref().context("the container has no directory")?;
+            container.parts.root = Some(overlay::build(layers, dir)?);
+        }
         Ok(())
     }
 }
+// ANCHOR_END: mechanism

@@ -1,19 +1,162 @@
-//! Day 11: the overlay, in which several directories are one. (kernel: filesystems/overlayfs)
+//! Day 11: the overlay: directories that lie on top of one another, seen as one.
+//! (kernel: filesystems/overlayfs)
 
-use std::os::fd::OwnedFd;
+use std::fmt::Write;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use nix::mount::MsFlags;
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
+use nix::unistd::{chdir, fchdir};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::Result;
+use crate::explain::{shell, step};
 
-/// The directories `dirs` as absolute paths without links.
-pub fn find_layers(dirs: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    dirs.iter().map(|dir| std::fs::canonicalize(dir).with_context(|| format!("--layer {dir:?}"))).collect()
+use super::DAY;
+
+/// In the container's directory: its own layer.
+const LAYER: &str = "layer";
+
+/// What the container has written.
+pub fn upper(dir: &Path) -> PathBuf {
+    dir.join(LAYER).join("upper")
 }
 
-/// Child: an overlay of `layers`, the uppermost first, with a writable layer in `dir`, the
-/// container's directory, on top. It is a mount that is attached nowhere yet.
+// ANCHOR: build
+/// An overlay of `layers`, the uppermost first, with the container's own layer on top, which
+/// is in `dir`, the container's directory. Returns its root: a mount, attached over that layer.
+///
+/// For a process in a mount namespace of its own, whose mounts are private.
 pub fn build(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
-    bail!("{} layers, and one in {dir:?}: the overlay is being written", layers.len())
+    let own = dir.join(LAYER);
+    let top = layers.first().context("an overlay needs a layer")?;
+    make_own_layer(top, &own)?;
+    let more = Descriptors::allow(layers.len() as u64 + 64)?;
+    let own_layer = open_dir(&own)?;
+    let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
+    mount_overlay(&options(&lower, &own_layer), layers, &own)?;
+    drop((lower, own_layer));
+    more.no_longer()?;
+    // By its path, where the overlay is now.
+    open_dir(&own)
+}
+// ANCHOR_END: build
+
+fn open_dir(dir: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(dir, flags, Mode::empty()).with_context(|| format!("open the layer {dir:?}"))
+}
+
+// ANCHOR: make_own_layer
+/// Makes the container's own layer, the directory `own`, if it is not there: `upper`, for
+/// what it writes, and `work`, where the kernel makes ready what then appears in `upper` in
+/// one step.
+///
+/// In an overlay a directory looks as the uppermost one of its name does. So `/` looks as
+/// `upper` does: that gets the owner and the mode that `top` has.
+fn make_own_layer(top: &Path, own: &Path) -> Result<()> {
+    // ANCHOR: day11_task2_make_own_layer_solution
+    let looks = fs::metadata(top).with_context(|| format!("look at the layer {top:?}"))?;
+    for dir in [own.to_owned(), own.join("work"), own.join("upper")] {
+        let describe = || (format!("mkdir({dir:?}, 0o700)"), format!("mkdir -m 700 {}", shell(&dir)));
+        step(DAY, describe, || match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        })?;
+    }
+    let upper = own.join("upper");
+    let (uid, gid, mode) = (looks.uid(), looks.gid(), looks.mode() & 0o7777);
+    let describe = || {
+        let call = format!("chown({upper:?}, {uid}, {gid}), chmod({upper:?}, {mode:#o})");
+        (call, format!("chown {uid}:{gid} {0} && chmod {mode:o} {0}", shell(&upper)))
+    };
+    // The mode last: a change of the owner takes set-user-ID away.
+    step(DAY, describe, || {
+        chown(&upper, Some(uid), Some(gid))?;
+        fs::set_permissions(&upper, Permissions::from_mode(mode))
+    })
+    // ANCHOR_END: day11_task2_make_own_layer_solution
+}
+// ANCHOR_END: make_own_layer
+
+// ANCHOR: options
+/// What mount(2) is told: the layers by the numbers of their descriptors, as they are called
+/// in /proc/self/fd. All options together have 4096 bytes, and 500 long paths are longer. And
+/// a path may hold a colon or a comma, which mean something here; a number holds none.
+fn options(lower: &[OwnedFd], own: &OwnedFd) -> String {
+    // ANCHOR: day11_task1_options_solution
+    let numbers: Vec<String> = lower.iter().map(|layer| layer.as_raw_fd().to_string()).collect();
+    let mut options = format!("lowerdir={},", numbers.join(":"));
+    let own = own.as_raw_fd();
+    let _ = write!(options, "upperdir={own}/upper,workdir={own}/work,");
+    // What is in `upper` is to be whole, and to mean something without the layers below: no
+    // file of which only the attributes are there, and no directory that is elsewhere below.
+    options + "redirect_dir=off,metacopy=off,index=off"
+    // ANCHOR_END: day11_task1_options_solution
+}
+// ANCHOR_END: options
+
+// ANCHOR: mount_overlay
+/// Mounts the overlay that `options` say on `own`, the container's own layer. `layers` are
+/// for people.
+fn mount_overlay(options: &str, layers: &[PathBuf], own: &Path) -> Result<()> {
+    // ANCHOR: day11_task1_mount_overlay_solution
+    let here = open_dir(Path::new("."))?;
+    // Where the numbers are names.
+    chdir("/proc/self/fd").context("chdir(/proc/self/fd)")?;
+    let describe = || {
+        let paths: Vec<String> = layers.iter().map(|layer| shell(layer).to_string()).collect();
+        let by_hand = format!(
+            "mount -t overlay -o lowerdir={},upperdir={own}/upper,workdir={own}/work overlay {own}",
+            paths.join(":"),
+            own = shell(own)
+        );
+        (format!("mount(\"overlay\", {own:?}, {options:?})"), by_hand)
+    };
+    let (overlay, flags) = (Some("overlay"), MsFlags::empty());
+    let mounted = step(DAY, describe, || nix::mount::mount(overlay, own, overlay, flags, Some(options)));
+    fchdir(here).context("fchdir")?;
+    mounted.with_context(|| why_not(own))
+    // ANCHOR_END: day11_task1_mount_overlay_solution
+}
+// ANCHOR_END: mount_overlay
+
+/// The kernel says little more than EINVAL.
+fn why_not(own: &Path) -> String {
+    match statfs(own) {
+        Ok(found) if found.filesystem_type() == OVERLAYFS_SUPER_MAGIC => format!(
+            "the container's layer, {own:?}, lies on an overlay itself, and the kernel writes only into layers \
+             that do not; expected --root DIR on ext4, xfs, btrfs or tmpfs"
+        ),
+        _ => format!(
+            "the kernel could not lay the layers on top of one another (its reason: dmesg | tail -1). \"Invalid \
+             argument\" means: one of them, or {own:?}, lies on a file system that overlayfs does not take; \"Too \
+             many levels of symbolic links\": one of them lies in another; \"No such device\": this kernel has \
+             no overlayfs"
+        ),
+    }
+}
+
+/// More descriptors than whoever started us allows, for as long as the layers are open. The
+/// command has the limits that it would have had.
+struct Descriptors(Rlimit);
+
+impl Descriptors {
+    fn allow(count: u64) -> Result<Descriptors> {
+        let before = getrlimit(Resource::Nofile);
+        let enough = |limit: Option<u64>| limit.map(|limit| limit.max(count));
+        let more = Rlimit { current: enough(before.current), maximum: enough(before.maximum) };
+        setrlimit(Resource::Nofile, more).context("setrlimit(RLIMIT_NOFILE)")?;
+        Ok(Descriptors(before))
+    }
+
+    fn no_longer(self) -> Result<()> {
+        setrlimit(Resource::Nofile, self.0).context("setrlimit(RLIMIT_NOFILE)")
+    }
 }

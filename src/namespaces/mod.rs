@@ -67,7 +67,7 @@ impl Mechanism for Namespaces {
 /// systemd makes every mount of a host shared, and a copy of a shared mount is
 /// its peer: what is mounted under one appears under the other.
 /// (mount_namespaces(7), "Shared subtrees")
-fn make_mounts_private() -> Result<()> {
+pub fn make_mounts_private() -> Result<()> {
     // ANCHOR: day2_task3_make_mounts_private_solution
     let describe =
         || (r#"mount("", "/", "", MS_REC|MS_PRIVATE, "")"#.into(), "mount --make-rprivate /".into());

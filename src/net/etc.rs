@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::container::Container;
 use crate::error::Result;
-use crate::netns::etc::{self, EtcFile, host_file};
+use crate::netns::etc::{self, host_file};
 
 // ANCHOR: write
 /// Writes the files, for a container that has `address` and asks `dns`.
-pub fn write(container: &Container, address: Ipv4Addr, dns: &[IpAddr]) -> Result<Vec<EtcFile>> {
+pub fn write(container: &mut Container, address: Ipv4Addr, dns: &[IpAddr]) -> Result<()> {
     let hosts = etc::hosts(&address.to_string(), etc::hostname(container));
     etc::write(container, vec![("hosts", hosts), ("resolv.conf", resolv_conf(dns)?)])
 }

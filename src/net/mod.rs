@@ -34,7 +34,6 @@ use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
 use crate::files;
-use crate::netns::etc::{EtcFile, mount_all};
 use crate::netns::netlink::Netlink;
 use crate::plan::Network;
 use crate::wait::{A_MOMENT, PATIENCE, told_to_end};
@@ -79,7 +78,6 @@ struct Connection {
     /// The bridge's index.
     bridge: u32,
     lease: Lease,
-    etc: Vec<EtcFile>,
 }
 
 // ANCHOR: mechanism
@@ -107,8 +105,8 @@ impl Mechanism for Bridge {
         })?;
         drop(lock);
         container.parts.address = Some(lease.address);
-        let etc = etc::write(container, lease.address, &self.dns)?;
-        self.connection = Some(Connection { lan, netlink, bridge, lease, etc });
+        etc::write(container, lease.address, &self.dns)?;
+        self.connection = Some(Connection { lan, netlink, bridge, lease });
         Ok(())
     }
 
@@ -128,10 +126,9 @@ impl Mechanism for Bridge {
         Ok(())
     }
 
-    fn enter(&mut self, container: &mut Container) -> Result<()> {
+    fn enter(&mut self, _container: &mut Container) -> Result<()> {
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        configure(&connection.lan, connection.lease.address)?;
-        mount_all(container, connection.etc)
+        configure(&connection.lan, connection.lease.address)
     }
 
     fn cleanup(&mut self, _container: &mut Container) -> Result<()> {

@@ -8,6 +8,7 @@
 
 pub mod devices;
 pub mod mount;
+pub mod planned;
 pub mod process;
 
 use std::fs;
@@ -58,7 +59,9 @@ impl Mechanism for Rootfs {
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
-        let Some(root) = container.parts.root.take() else { return Ok(()) };
+        let Some(root) = container.parts.root.take() else {
+            return planned::attach_what_has_a_place(container);
+        };
         let root = Dir::new(root, "/");
         change_root(&root)?;
 
@@ -68,6 +71,8 @@ impl Mechanism for Rootfs {
         let sys = mount_sys(&mount_point("/sys")?)?;
         let dev = devices::make_dev(&mount_point("/dev")?, container.parts.console.take())?;
         hide_the_host(&proc, &sys, &dev)?;
+        // None on day 3. Later days have some.
+        planned::attach_all(container, &root, &dev)?;
         if container.plan.read_only {
             make_root_read_only(&root)?;
         }
@@ -106,7 +111,7 @@ fn open_rootfs(dir: &Path) -> Result<(PathBuf, OwnedFd)> {
 // ANCHOR: change_root
 /// Makes `root` this mount namespace's `/`, and unmounts all that was there before.
 /// (pivot_root(2), "pivot_root(".", ".")")
-fn change_root(root: &Dir) -> Result<()> {
+pub fn change_root(root: &Dir) -> Result<()> {
     // ANCHOR: day3_task1_change_root_solution
     // pivot_root wants a mount of this namespace. Where it is attached does not matter,
     // so it need not be the path that it came from: over /proc, which every host has.

@@ -184,6 +184,13 @@ pub fn attach(day: u8, mount: impl AsFd, on: &Dir, path: &str) -> Result<()> {
     let describe = || (format!("move_mount(…, {path:?})"), format!("mount --move … {path}"));
     step(day, describe, || move_mount(mount, "", on, on.name_of(path), EMPTY_PATHS))
 }
+
+/// Attaches `mount` on what `at` is, a directory or a file: a link too, where it stands.
+pub fn attach_on(day: u8, mount: impl AsFd, at: &Dir) -> Result<()> {
+    let describe =
+        || (format!("move_mount(…, {:?})", at.path), format!("mount --move … {}", shell(&at.path)));
+    step(day, describe, || move_mount(mount, "", at, "", EMPTY_PATHS))
+}
 // ANCHOR_END: take
 
 /// The calls of [`mount`], and what a shell does instead.

@@ -1,0 +1,56 @@
+//! Day 11: the directories that are given as layers. They are only read.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::error::Result;
+
+/// The kernel takes no more in one overlay. (fs/overlayfs, `OVL_MAX_STACK`)
+const MOST: usize = 500;
+
+// ANCHOR: find_layers
+/// The directories `dirs`, the uppermost first, as absolute paths without links, if they can
+/// be the layers of one root file system.
+pub fn find_layers(dirs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    // ANCHOR: day11_task1_find_layers_solution
+    if dirs.len() > MOST {
+        bail!("--layer: {} layers; expected at most {MOST}, for the kernel takes no more", dirs.len());
+    }
+    let mut layers: Vec<PathBuf> = Vec::with_capacity(dirs.len());
+    for dir in dirs {
+        let layer = find_layer(dir)?;
+        // The kernel refuses it too, and says only ELOOP.
+        if let Some(other) = layers.iter().find(|other| layer.starts_with(other) || other.starts_with(&layer))
+        {
+            match *other == layer {
+                true => bail!("--layer {dir:?} is given twice; expected each layer once"),
+                false => bail!(
+                    "--layer {dir:?}: of {layer:?} and {other:?}, one lies in the other; expected layers that \
+                     do not"
+                ),
+            }
+        }
+        layers.push(layer);
+    }
+    Ok(layers)
+    // ANCHOR_END: day11_task1_find_layers_solution
+}
+// ANCHOR_END: find_layers
+
+fn find_layer(dir: &Path) -> Result<PathBuf> {
+    let hint = "expected a directory that holds (a layer of) a root file system, such as rootfs/busybox";
+    let layer = fs::canonicalize(dir).with_context(|| format!("--layer {dir:?}: {hint}"))?;
+    let found = fs::metadata(&layer).with_context(|| format!("--layer {dir:?}"))?;
+    if !found.is_dir() {
+        bail!("--layer {dir:?} is not a directory; {hint}");
+    }
+    // By device and inode, for a bind mount gives / another path.
+    let host = fs::metadata("/").context("look at /")?;
+    if (found.dev(), found.ino()) == (host.dev(), host.ino()) {
+        bail!("--layer {dir:?} is the host's own /; expected another directory");
+    }
+    Ok(layer)
+}
