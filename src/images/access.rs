@@ -164,7 +164,9 @@ impl Access {
                 "{registry} does not accept this name and password{words}; log in anew: \
                  tiny-docker login {registry}"
             ),
-            false => anyhow!("{registry} wants to know who asks{words}; log in: tiny-docker login {registry}"),
+            false => {
+                anyhow!("{registry} wants to know who asks{words}; log in: tiny-docker login {registry}")
+            }
         }
     }
 }

@@ -167,11 +167,7 @@ impl ConfigFile {
     fn write(&self) -> Result<()> {
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let dir = path.parent().with_context(|| format!("{path:?} has no directory"))?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .with_context(|| format!("make {dir:?}"))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("make {dir:?}"))?;
         let mut text = serde_json::to_vec_pretty(&self.all).context("write JSON")?;
         text.push(b'\n');
         replace(&path, &text).with_context(|| format!("write {path:?}"))
@@ -187,7 +183,8 @@ fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let _ = fs::remove_file(&beside);
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
-    let written = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
+    let written =
+        file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }

@@ -12,10 +12,11 @@ use crate::explain::step;
 use crate::images::DAY;
 use crate::images::digest::Digest;
 use crate::images::fetch;
+use crate::images::partial::Partial;
 use crate::images::registry::Registry;
 use crate::images::retry::{Tries, Trouble};
 use crate::images::spec::Descriptor;
-use crate::images::store::{Partial, Store};
+use crate::images::store::Store;
 use crate::images::unpack;
 
 /// How many layers are loaded at once: more do not come faster, and registries do not like it.
@@ -134,8 +135,7 @@ impl Download<'_> {
         }
         let Download { registry, repository, .. } = *self;
         let url = format!("https://{}/v2/{repository}/blobs/{}", registry.host, blob.digest);
-        let describe =
-            || (format!("GET {url}, from byte {begin}"), format!("curl -L -C {begin} -O {url}"));
+        let describe = || (format!("GET {url}, from byte {begin}"), format!("curl -L -C {begin} -O {url}"));
         let mut opened = None;
         let _ = step(DAY, describe, || {
             opened = Some(fetch::blob(registry, repository, &blob.digest, begin));

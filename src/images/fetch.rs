@@ -83,8 +83,7 @@ pub fn manifest(registry: &Registry, repository: &str, wanted: &str) -> Result<F
     }
     let media_type = media_type_of(&registry.name, media_type.as_deref(), &bytes)?;
     let size = bytes.len() as u64;
-    let descriptor =
-        Descriptor { media_type, digest, size, platform: None, annotations: Default::default() };
+    let descriptor = Descriptor { media_type, digest, size, platform: None, annotations: Default::default() };
     Ok(Fetched { descriptor, bytes })
 }
 // ANCHOR_END: manifest

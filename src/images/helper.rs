@@ -74,10 +74,10 @@ fn run_helper(helper: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>> 
         return Ok(Some(output.stdout));
     }
     // They say it on stdout, and differ in how.
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     if said.contains("credentials not found") {
         return Ok(None);
     }
     bail!("{program} {verb} failed, {}: {:.200}", output.status, said.trim().escape_debug().to_string())
 }
-

@@ -15,11 +15,8 @@ use ureq::{Agent, Proxy};
 use crate::error::Result;
 
 /// Where distributions keep the authorities that they trust.
-const BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-];
+const BUNDLES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
 /// The flags of every command that talks to a registry.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,8 +40,13 @@ pub struct Connection {
     cert_dir: Option<PathBuf>,
 
     /// How long a registry may be silent, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
-    timeout: u64,
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=86400)
+    )]
+    registry_timeout: u64,
 }
 
 /// Sends requests. Connections are kept for the next one.
@@ -63,7 +65,7 @@ impl Connection {
     pub fn open(&self, registry: &str) -> Result<Http> {
         let roots = self.roots(registry)?;
         let tls = TlsConfig::builder().root_certs(roots).disable_verification(!self.tls_verify).build();
-        let patience = Some(Duration::from_secs(self.timeout));
+        let patience = Some(Duration::from_secs(self.registry_timeout));
         let agent = |proxy: Option<Proxy>| {
             let config = Agent::config_builder()
                 .tls_config(tls.clone())
@@ -80,7 +82,8 @@ impl Connection {
                 .timeout_per_write(patience);
             config.build().new_agent()
         };
-        let proxied = ["HTTPS_PROXY", "HTTP_PROXY"].map(|name| proxy(name).map(|found| found.map(|found| agent(Some(found)))));
+        let proxied = ["HTTPS_PROXY", "HTTP_PROXY"]
+            .map(|name| proxy(name).map(|found| found.map(|found| agent(Some(found)))));
         let [https, http] = proxied;
         Ok(Http {
             direct: agent(None),
@@ -199,10 +202,13 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_this_machine() {
-        for registry in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.8.8.8", "[::1]:5000", "[::1]"] {
+        for registry in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.8.8.8", "[::1]:5000", "[::1]"]
+        {
             assert!(is_loopback(host_alone(registry)), "{registry}");
         }
-        for registry in ["localhost.example", "127.0.0.1.example:5000", "128.0.0.1", "[::2]:5000", "docker.io"] {
+        for registry in
+            ["localhost.example", "127.0.0.1.example:5000", "128.0.0.1", "[::2]:5000", "docker.io"]
+        {
             assert!(!is_loopback(host_alone(registry)), "{registry}");
         }
     }

@@ -61,7 +61,8 @@ impl Platform {
 /// The manifest of `index` that suits `platform` best; of several, the first.
 pub fn choose<'a>(index: &'a Index, platform: &Platform) -> Result<&'a Descriptor> {
     // ANCHOR: day12_task1_choose_solution
-    let suits = |manifest: &&Descriptor| manifest.platform.as_ref().and_then(|made_for| platform.suits(made_for));
+    let suits =
+        |manifest: &&Descriptor| manifest.platform.as_ref().and_then(|made_for| platform.suits(made_for));
     let suiting = index.manifests.iter().filter(|manifest| suits(manifest).is_some());
     if let Some(best) = suiting.min_by_key(suits) {
         return Ok(best);

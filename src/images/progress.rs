@@ -1,6 +1,6 @@
 //! Day 12: how far it is: a bar for each layer on a terminal, lines in a log. As Docker's.
 
-use std::io::{IsTerminal, stdout};
+use std::io::{IsTerminal, stderr, stdout};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ const BAR: usize = 30;
 #[derive(Debug)]
 pub struct Progress {
     quiet: bool,
+    /// On stderr: stdout is for something else.
+    aside: bool,
     terminal: bool,
     board: Mutex<Board>,
 }
@@ -44,22 +46,27 @@ struct Line {
 impl Progress {
     /// `quiet`: nothing is shown but what goes wrong.
     pub fn new(quiet: bool) -> Progress {
-        Progress { quiet, terminal: stdout().is_terminal(), board: Mutex::default() }
+        Progress { quiet, aside: false, terminal: stdout().is_terminal(), board: Mutex::default() }
+    }
+
+    /// It is shown on stderr: what `run` writes to stdout is its command's.
+    pub fn on_stderr() -> Progress {
+        Progress { quiet: false, aside: true, terminal: stderr().is_terminal(), board: Mutex::default() }
     }
 
     /// A line that stays.
     pub fn say(&self, words: &str) {
         if !self.quiet {
-            self.with(|board| board.print(self.terminal, words));
+            self.with(|board| board.print(self, words));
         }
     }
 
     /// Something went wrong, and is tried again.
     pub fn note(&self, words: &str) {
         self.with(|board| {
-            board.clear();
+            board.clear(self);
             error::say(words);
-            board.draw(self.terminal && !self.quiet);
+            board.draw(self);
         });
     }
 
@@ -81,7 +88,7 @@ impl Progress {
                 Some(line) => (line.doing, line.done, line.total) = (doing, 0, total),
                 None => board.lines.push(Line { id: id.into(), doing, done: 0, total }),
             }
-            board.draw(self.terminal);
+            board.draw(self);
         });
     }
 
@@ -93,7 +100,7 @@ impl Progress {
         self.with(|board| {
             board.lines.iter_mut().filter(|line| line.id == id).for_each(|line| line.done = done);
             if board.drawn_at.is_none_or(|then| then.elapsed() >= PAUSE) {
-                board.draw(true);
+                board.draw(self);
             }
         });
     }
@@ -105,8 +112,15 @@ impl Progress {
         }
         self.with(|board| {
             board.lines.retain(|line| line.id != id);
-            board.print(self.terminal, &format!("{id}: {words}"));
+            board.print(self, &format!("{id}: {words}"));
         });
+    }
+
+    fn write(&self, text: &str) {
+        let _ = match self.aside {
+            true => stream::write_all(stderr(), text.as_bytes()),
+            false => stream::write_all(stdout(), text.as_bytes()),
+        };
     }
 
     fn with(&self, action: impl FnOnce(&mut Board)) {
@@ -115,26 +129,26 @@ impl Progress {
 }
 
 impl Board {
-    fn print(&mut self, terminal: bool, words: &str) {
-        self.clear();
-        let _ = stream::write_all(stdout(), format!("{words}\n").as_bytes());
-        self.draw(terminal);
+    fn print(&mut self, on: &Progress, words: &str) {
+        self.clear(on);
+        on.write(&format!("{words}\n"));
+        self.draw(on);
     }
 
     /// Back to where our lines begin, and nothing after that.
-    fn clear(&mut self) {
+    fn clear(&mut self, on: &Progress) {
         if self.drawn > 0 {
-            let text = format!("\x1b[{}A\r\x1b[J", self.drawn);
-            let _ = stream::write_all(stdout(), text.as_bytes());
+            on.write(&format!("\x1b[{}A\r\x1b[J", self.drawn));
             self.drawn = 0;
         }
     }
 
-    fn draw(&mut self, terminal: bool) {
-        if !terminal {
+    fn draw(&mut self, on: &Progress) {
+        if !on.terminal || on.quiet {
             return;
         }
-        let size = tcgetwinsize(stdout()).ok().map(|size| (size.ws_row as usize, size.ws_col as usize));
+        let size = if on.aside { tcgetwinsize(stderr()) } else { tcgetwinsize(stdout()) };
+        let size = size.ok().map(|size| (size.ws_row as usize, size.ws_col as usize));
         let (rows, columns) = size.filter(|(rows, columns)| *rows > 1 && *columns > 1).unwrap_or((24, 80));
         let mut text = String::new();
         if self.drawn > 0 {
@@ -148,7 +162,7 @@ impl Board {
         }
         self.drawn = shown.len();
         self.drawn_at = Some(Instant::now());
-        let _ = stream::write_all(stdout(), text.as_bytes());
+        on.write(&text);
     }
 }
 
@@ -172,7 +186,16 @@ pub fn size(bytes: u64) -> String {
         unit += 1;
     }
     // Four digits that count, and no zeros at the end.
-    let text = format!("{value:.*}", if value < 10.0 { 3 } else if value < 100.0 { 2 } else { 1 });
+    let text = format!(
+        "{value:.*}",
+        if value < 10.0 {
+            3
+        } else if value < 100.0 {
+            2
+        } else {
+            1
+        }
+    );
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{}", UNITS[unit])
 }

@@ -87,9 +87,11 @@ pub fn pull(store: &Store, name: &Reference, wanted: &Wanted, progress: Arc<Prog
     let long = format!("{}/{short}", name.registry);
     let from = if name.registry == DOCKER_HUB { short } else { &long };
     progress.say(&format!("{}: Pulling from {from}", name.wanted()));
-    let fetched = fetch::manifest(&registry, &name.repository, &name.wanted()).with_context(|| name.to_string())?;
+    let fetched =
+        fetch::manifest(&registry, &name.repository, &name.wanted()).with_context(|| name.to_string())?;
     let digest = fetched.descriptor.digest.clone();
-    let manifest = for_platform(&registry, &name.repository, fetched, &platform).with_context(|| name.to_string())?;
+    let manifest =
+        for_platform(&registry, &name.repository, fetched, &platform).with_context(|| name.to_string())?;
     let image = load(store, &registry, name, manifest, wanted.platform.as_ref())?;
     store.tag(name, &image)?;
     progress.say(&format!("Digest: {digest}"));
@@ -123,7 +125,12 @@ fn is_up_to_date(registry: &Registry, name: &Reference, here: &Descriptor) -> Re
 }
 
 /// `fetched`, or what of it is for `platform`, if it is an index.
-fn for_platform(registry: &Registry, repository: &str, fetched: Fetched, platform: &Platform) -> Result<Fetched> {
+fn for_platform(
+    registry: &Registry,
+    repository: &str,
+    fetched: Fetched,
+    platform: &Platform,
+) -> Result<Fetched> {
     if !INDEXES.contains(&fetched.descriptor.media_type.as_str()) {
         return Ok(fetched);
     }
@@ -175,7 +182,9 @@ fn check_platform(
     match wanted.suits(made_for) {
         Some(_) => {}
         None if asked_for.is_some() => bail!("{name} is for {made_for}, and not for {wanted}"),
-        None => progress.note(&format!("{name} is for {made_for}, and this machine is {here}: it will not run")),
+        None => {
+            progress.note(&format!("{name} is for {made_for}, and this machine is {here}: it will not run"))
+        }
     }
     Ok(())
 }

@@ -86,7 +86,7 @@ impl<'a> Request<'a> {
 /// Where `response` sends us; `None`: nowhere.
 pub fn next(url: &Uri, request: &Request, response: &Response<Body>) -> Result<Option<Uri>> {
     let asks = matches!(request.method, Method::GET | Method::HEAD);
-    let again = matches!(response.status().as_u16(), 301 | 302 | 303 if asks)
+    let again = matches!(response.status().as_u16(), 301..=303 if asks)
         || matches!(response.status().as_u16(), 307 | 308);
     let Some(location) = response.headers().get(header::LOCATION).filter(|_| again) else { return Ok(None) };
     let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
@@ -139,11 +139,7 @@ pub fn its_words(response: Response<Body>) -> String {
 }
 
 /// Reads all that comes, which is at most `longest` bytes.
-pub fn read_all(
-    response: Response<Body>,
-    longest: u64,
-    what: &str,
-) -> std::result::Result<Vec<u8>, Trouble> {
+pub fn read_all(response: Response<Body>, longest: u64, what: &str) -> std::result::Result<Vec<u8>, Trouble> {
     let too_long = || anyhow!("{what} is longer than {longest} bytes: that is none; nothing of it was kept");
     if response.body().content_length().is_some_and(|length| length > longest) {
         return Err(too_long().into());

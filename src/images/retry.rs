@@ -70,7 +70,8 @@ impl Trouble {
     }
 
     fn silent(host: &str) -> Trouble {
-        let error = anyhow!("{host} has been silent for too long; try again later, or with more --timeout");
+        let error =
+            anyhow!("{host} has been silent for too long; try again later, or with more --registry-timeout");
         Trouble::Passing { error, after: None, cost: TRIES.div_ceil(2) }
     }
 }
@@ -86,10 +87,7 @@ fn of_rustls(error: &ureq::Error) -> Option<&rustls::Error> {
 
 fn certificate_is_bad(error: &ureq::Error) -> bool {
     use rustls::Error::{InvalidCertificate, NoCertificatesPresented, UnsupportedNameType};
-    matches!(
-        of_rustls(error),
-        Some(InvalidCertificate(_) | NoCertificatesPresented | UnsupportedNameType)
-    )
+    matches!(of_rustls(error), Some(InvalidCertificate(_) | NoCertificatesPresented | UnsupportedNameType))
 }
 
 /// Whether whoever answered there does not speak TLS.
@@ -165,17 +163,23 @@ mod tests {
     #[test]
     fn it_gives_up_but_not_while_there_is_progress() {
         let count = Cell::new(0);
-        let failed = again(|_| (), |_| -> Result<(), Trouble> {
-            count.set(count.get() + 1);
-            Err(at_once())
-        });
+        let failed = again(
+            |_| (),
+            |_| -> Result<(), Trouble> {
+                count.set(count.get() + 1);
+                Err(at_once())
+            },
+        );
         assert!(failed.is_err() && count.get() == TRIES, "{failed:?} {count:?}");
 
-        let done = again(|_| (), |tries| {
-            count.set(count.get() + 1);
-            tries.progress();
-            if count.get() < 100 { Err(at_once()) } else { Ok(()) }
-        });
+        let done = again(
+            |_| (),
+            |tries| {
+                count.set(count.get() + 1);
+                tries.progress();
+                if count.get() < 100 { Err(at_once()) } else { Ok(()) }
+            },
+        );
         assert!(done.is_ok(), "{done:?}");
     }
 
@@ -186,10 +190,13 @@ mod tests {
             || Trouble::Passing { error: anyhow!("busy"), after: Some(Duration::from_secs(7200)), cost: 1 },
         ] {
             let count = Cell::new(0);
-            let failed = again(|_| (), |_| -> Result<(), Trouble> {
-                count.set(count.get() + 1);
-                Err(trouble())
-            });
+            let failed = again(
+                |_| (),
+                |_| -> Result<(), Trouble> {
+                    count.set(count.get() + 1);
+                    Err(trouble())
+                },
+            );
             assert!(failed.is_err() && count.get() == 1, "{failed:?} {count:?}");
         }
     }

@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn a_token_has_one_of_two_names_and_a_life() {
         let now = Instant::now();
-        for answer in [r#"{"token": "abc"}"#, r#"{"access_token": "abc", "token": "abc", "expires_in": 300}"#] {
+        for answer in [r#"{"token": "abc"}"#, r#"{"access_token": "abc", "token": "abc", "expires_in": 300}"#]
+        {
             let authorization = read_answer(answer.as_bytes(), now).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(authorization.header, "Bearer abc");
             assert!(authorization.is_good());
