@@ -102,17 +102,17 @@ enum Command {
     #[cfg(feature = "day12-images")]
     Images(crate::images::list::Images),
     #[cfg(feature = "day12-images")]
-    Rmi(crate::images::list::Rmi),
+    Rmi(crate::images::rmi::Rmi),
     #[cfg(feature = "day12-images")]
     Tag(crate::images::list::Tag),
     #[cfg(feature = "day12-images")]
     History(crate::images::list::History),
     #[cfg(feature = "day12-images")]
-    Image(crate::images::list::ImageCommand),
+    Image(crate::images::rmi::ImageCommand),
     #[cfg(feature = "day12-images")]
     Save(crate::images::archive::Save),
     #[cfg(feature = "day12-images")]
-    Load(crate::images::archive::Load),
+    Load(crate::images::load::Load),
     #[cfg(feature = "day12-images")]
     Commit(crate::images::commit::Commit),
     #[cfg(feature = "day12-images")]

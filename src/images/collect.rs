@@ -13,6 +13,7 @@ use rustix::fs::CWD;
 use crate::error::Result;
 use crate::images::aside::Aside;
 use crate::images::digest::Digest;
+use crate::images::place;
 use crate::images::remove::remove_tree;
 use crate::images::spec::{self, Config, Descriptor, INDEXES, Index, Manifest};
 use crate::images::store::Store;
@@ -47,7 +48,7 @@ pub fn collect(store: &Store, state: &State, partial: bool) -> Result<Option<Col
         return Ok(None);
     }
     let needed = needed(store, state)?;
-    let (mut collected, aside) = (Collected::default(), store.dir().join("aside"));
+    let (mut collected, aside) = (Collected::default(), place::aside(store.dir()));
     for blob in unneeded(&store.dir().join("blobs/sha256"), &needed.blobs)? {
         collected.bytes += fs::metadata(&blob).map_or(0, |found| found.len());
         fs::remove_file(&blob).with_context(|| format!("remove {blob:?}"))?;

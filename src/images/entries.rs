@@ -14,13 +14,8 @@ use std::io::{BufRead, ErrorKind};
 use anyhow::{Context, bail};
 
 use crate::error::Result;
+use crate::images::header::{BLOCK, LONGEST_EXTENSION, check_sum, name_of, number, padding, until_nul};
 use crate::images::sparse::{self, Sparse};
-
-/// What headers and data are counted in, in bytes.
-pub const BLOCK: usize = 512;
-
-/// The most that stands before an entry, in bytes: names, records, the map of a sparse file.
-pub const LONGEST_EXTENSION: u64 = 1 << 20;
 
 /// What an entry is, by the letter that its header has for it.
 pub mod kind {
@@ -163,7 +158,7 @@ impl<R: BufRead> Entries<R> {
         }
         if header[156] == b'S' && is_gnu {
             entry.sparse = Some(sparse::of_gnu(header, |block| self.read_exact(block))?);
-        } else if let Some((sparse, name)) = extension.sparse.finish(self)? {
+        } else if let Some((sparse, name)) = extension.sparse.finish(|| self.block())? {
             entry.sparse = Some(sparse);
             entry.name = name.unwrap_or(entry.name);
         }
@@ -199,7 +194,7 @@ impl<R: BufRead> Entries<R> {
     }
 
     /// One block of the present entry's data.
-    pub fn block(&mut self) -> Result<[u8; BLOCK]> {
+    fn block(&mut self) -> Result<[u8; BLOCK]> {
         let mut block = [0; BLOCK];
         self.data = self.data.checked_sub(BLOCK as u64).context("the map of a sparse file has no end")?;
         self.read_exact(&mut block)?;
@@ -299,57 +294,4 @@ fn owner_of(id: i128) -> Result<u32> {
         Ok(id) if id != u32::MAX => Ok(id),
         _ => bail!("an owner has the number {id}; expected 0 to {}", u32::MAX - 1),
     }
-}
-
-/// A number in a header: octal digits; or, if the first bit is set, the bits of it.
-pub fn number(field: &[u8]) -> Result<i64> {
-    if field[0] & 0x80 != 0 {
-        let negative = field[0] & 0x40 != 0;
-        let start = if negative { -1i128 } else { 0 };
-        let first = i128::from(field[0] & 0x3f) | if negative { !0x3f } else { 0 };
-        let fold = |value: i128, byte: &u8| value.checked_mul(256).map(|value| value | i128::from(*byte));
-        let value = field[1..].iter().try_fold(first.max(start << 7), fold);
-        return Ok(value.context("a number is too long")?.try_into()?);
-    }
-    let text = field.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii();
-    if text.is_empty() {
-        return Ok(0);
-    }
-    let text = std::str::from_utf8(text).context("a number is no digits")?;
-    i64::from_str_radix(text, 8).with_context(|| format!("{text:?} is no octal number"))
-}
-
-/// Every header carries the sum of its bytes, with the sum itself counted as spaces. Some
-/// archivers took them for signed.
-fn check_sum(header: &[u8; BLOCK]) -> Result<()> {
-    let bytes =
-        header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
-    let (unsigned, signed) = bytes.fold((0, 0), |(unsigned, signed), byte| {
-        (unsigned + i64::from(byte), signed + i64::from(byte as i8))
-    });
-    let said = number(&header[148..156])?;
-    if said != unsigned && said != signed {
-        bail!(
-            "a header's sum is {said}, and its bytes' {unsigned}: this is no tar archive, or a damaged one"
-        );
-    }
-    Ok(())
-}
-
-/// The name in a header: POSIX has two fields for it.
-fn name_of(header: &[u8; BLOCK]) -> Vec<u8> {
-    let (name, prefix) = (until_nul(&header[..100]), until_nul(&header[345..500]));
-    if &header[257..263] == b"ustar\0" && !prefix.is_empty() {
-        return [prefix, b"/", name].concat();
-    }
-    name.to_vec()
-}
-
-/// `bytes` up to the first zero.
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
-fn padding(size: u64) -> u64 {
-    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
 }

@@ -11,9 +11,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use crate::error::Result;
+use crate::images::digest::Digest;
+use crate::images::place::replace;
 use crate::images::reference::Reference;
 use crate::images::spec::{self, Descriptor, INDEXES, Index, REF_NAME};
-use crate::images::store::{Store, key, replace};
+use crate::images::store::{Store, key};
 use crate::metadata::layout::open_to_lock;
 use crate::wait::{PATIENCE, lock};
 
@@ -76,26 +78,10 @@ impl Store {
             index.manifests.push(named);
         })
     }
-
-    /// Takes `names` away; of `manifest`, if it has no other name then, the whole entry.
-    pub fn untag(&self, names: &[String], whole: bool) -> Result<()> {
-        self.change_index(|index| {
-            let is_meant = |found: &Descriptor| name_of(found).is_some_and(|name| names.contains(name));
-            let (gone, stay) = std::mem::take(&mut index.manifests).into_iter().partition(is_meant);
-            index.manifests = stay;
-            if !whole {
-                let gone: Vec<Descriptor> = gone;
-                for one in gone {
-                    let nobody = one.digest.clone();
-                    keep_nameless(index, one, &nobody);
-                }
-            }
-        })
-    }
 }
 
 /// Keeps the entry `before` without its name, if its manifest is in no other, and is not `new`.
-fn keep_nameless(index: &mut Index, mut before: Descriptor, new: &crate::images::digest::Digest) {
+fn keep_nameless(index: &mut Index, mut before: Descriptor, new: &Digest) {
     let has_another = index.manifests.iter().any(|found| found.digest == before.digest);
     if !has_another && before.digest != *new {
         before.annotations.remove(REF_NAME);

@@ -10,8 +10,8 @@
 //! | names | [`reference`], [`digest`] |
 //! | what is in the files | [`spec`] |
 //! | from and to a registry | [`registry`], [`auth`], [`pull`], [`push`], [`login`], [`progress`] |
-//! | on this machine's disk | [`store`], [`index`], [`partial`], [`aside`], [`unflushed`], [`collect`], [`list`], [`archive`], [`commit`] |
-//! | a layer becomes a directory | [`unpack`], [`decompress`], [`entries`], [`sparse`], [`tree`], [`remove`] |
+//! | on this machine's disk | [`store`], [`place`], [`index`], [`partial`], [`aside`], [`unflushed`], [`collect`], [`list`], [`rmi`], [`archive`], [`load`], [`commit`] |
+//! | a layer becomes a directory | [`unpack`], [`decompress`], [`entries`], [`header`], [`sparse`], [`tree`], [`remove`] |
 //! | a container of it | [`config`] |
 
 pub mod access;
@@ -26,12 +26,15 @@ pub mod digest;
 pub mod download;
 pub mod entries;
 pub mod fetch;
+pub mod header;
 pub mod helper;
 pub mod http;
 pub mod index;
 pub mod list;
+pub mod load;
 pub mod login;
 pub mod partial;
+pub mod place;
 pub mod platform;
 pub mod progress;
 pub mod pull;
@@ -41,6 +44,7 @@ pub mod registry;
 pub mod remove;
 pub mod request;
 pub mod retry;
+pub mod rmi;
 pub mod sparse;
 pub mod spec;
 pub mod store;

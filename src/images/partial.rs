@@ -1,23 +1,24 @@
 //! Day 12: a file that is still coming. What has come stays, whatever happens: the next who
 //! wants the file goes on from there.
 
-use std::fs::{File, OpenOptions, remove_file};
+use std::fs::{File, OpenOptions, remove_file, rename};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 use crate::error::Result;
+use crate::explain::{shell, step};
 use crate::images::decompress::BUFFER;
-use crate::images::digest::Hasher;
+use crate::images::digest::{Digest, Hasher};
 use crate::images::spec::Descriptor;
-use crate::images::store::Store;
+use crate::images::{DAY, place, unflushed};
 use crate::wait::lock;
 
 /// A file that is still coming. Dropped, it stays for the next who wants it.
 pub struct Partial {
-    store: Store,
+    store: PathBuf,
     expected: Descriptor,
     path: PathBuf,
     file: File,
@@ -29,8 +30,8 @@ impl Partial {
     // ANCHOR: open
     /// The place for `expected`, with what has come of it. It waits while another process loads
     /// the same file: that one has locked it. (flock(2))
-    pub fn open(store: &Store, expected: &Descriptor) -> Result<Partial> {
-        let path = store.dir().join("partial").join(expected.digest.hex());
+    pub fn open(store: &Path, expected: &Descriptor) -> Result<Partial> {
+        let path = store.join("partial").join(expected.digest.hex());
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         loop {
@@ -42,7 +43,7 @@ impl Partial {
             if found != Some((ours.dev(), ours.ino())) {
                 continue;
             }
-            let (store, expected) = (store.clone(), expected.clone());
+            let (store, expected) = (store.to_owned(), expected.clone());
             let mut partial = Partial { store, expected, path, file, length: 0, hasher: Hasher::new() };
             partial.take_up()?;
             return Ok(partial);
@@ -112,7 +113,7 @@ impl Partial {
                  somebody has changed it; nothing of it was kept"
             );
         }
-        self.store.keep_blob(&self.path, digest)
+        keep(&self.store, &self.path, digest)
         // ANCHOR_END: day12_task2_finish_solution
     }
     // ANCHOR_END: finish
@@ -123,3 +124,15 @@ impl std::fmt::Debug for Partial {
         write!(f, "Partial({:?}, {} bytes)", self.path, self.length)
     }
 }
+
+// ANCHOR: keep
+/// Gives the file `from`, which has been verified, its name in the store.
+pub fn keep(store: &Path, from: &Path, digest: &Digest) -> Result<()> {
+    // ANCHOR: day12_task2_keep_solution
+    unflushed::note(store, "blob", digest)?;
+    let to = place::blob(store, digest);
+    let describe = || (format!("rename({from:?}, {to:?})"), format!("mv {} {}", shell(from), shell(&to)));
+    step(DAY, describe, || rename(from, &to))
+    // ANCHOR_END: day12_task2_keep_solution
+}
+// ANCHOR_END: keep

@@ -1,12 +1,10 @@
 //! Day 12: files with holes in a tar archive. GNU tar writes only their data, and a map of
 //! where that belongs: in four formats. (GNU tar manual, "Sparse Formats")
 
-use std::io::BufRead;
-
 use anyhow::{Context, bail};
 
 use crate::error::Result;
-use crate::images::entries::{BLOCK, Entries, LONGEST_EXTENSION, number};
+use crate::images::header::{BLOCK, LONGEST_EXTENSION, number};
 
 /// Where the data of a file with holes belongs.
 #[derive(Debug, Default, PartialEq)]
@@ -82,10 +80,13 @@ impl Records {
     }
 
     /// The map, and the true name; `None`: the file has no holes. In format 1.0 the map is the
-    /// beginning of the data of `entries`.
-    pub fn finish<R: BufRead>(self, entries: &mut Entries<R>) -> Result<Option<(Sparse, Option<Vec<u8>>)>> {
+    /// beginning of the data, which `block` reads.
+    pub fn finish(
+        self,
+        block: impl FnMut() -> Result<[u8; BLOCK]>,
+    ) -> Result<Option<(Sparse, Option<Vec<u8>>)>> {
         let Some(size) = self.size else { return Ok(None) };
-        let numbers = if self.is_first { read_map(entries)? } else { self.numbers };
+        let numbers = if self.is_first { read_map(block)? } else { self.numbers };
         let map = numbers.chunks(2).map(|pair| match pair {
             [offset, length] => Ok((*offset, *length)),
             _ => bail!("the map of a sparse file has an odd number of numbers"),
@@ -96,10 +97,10 @@ impl Records {
 }
 
 /// Decimal numbers, one a line, filled up to whole blocks: how many pieces, and their places.
-fn read_map<R: BufRead>(entries: &mut Entries<R>) -> Result<Vec<u64>> {
+fn read_map(mut block: impl FnMut() -> Result<[u8; BLOCK]>) -> Result<Vec<u64>> {
     let (mut numbers, mut line, mut wanted) = (vec![], String::new(), None);
     loop {
-        for byte in entries.block()? {
+        for byte in block()? {
             match byte {
                 _ if wanted == Some(numbers.len() as u64) => {}
                 b'0'..=b'9' if line.len() < 20 => line.push(byte.into()),

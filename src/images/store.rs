@@ -18,19 +18,17 @@
 //! holds the store until a name leads to it, and nobody removes meanwhile. And after a power cut
 //! what had not reached the disk is verified again, or removed.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 use crate::error::Result;
-use crate::explain::{shell, step};
-use crate::images::DAY;
 use crate::images::aside::Aside;
 use crate::images::digest::Digest;
-use crate::images::partial::Partial;
+use crate::images::partial::{self, Partial};
+use crate::images::place::{self, replace};
 use crate::images::reference::Reference;
 use crate::images::spec::{self, Config, Descriptor, LONGEST, Manifest};
 use crate::images::unflushed;
@@ -49,7 +47,7 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Hold {
     _lock: File,
-    store: Store,
+    store: PathBuf,
 }
 
 impl Drop for Hold {
@@ -90,15 +88,10 @@ impl Store {
         if !layout.exists() {
             replace(&layout, br#"{"imageLayoutVersion": "1.0.0"}"#)?;
         }
-        unflushed::verify_after_a_power_cut(&store)?;
+        unflushed::verify_after_a_power_cut(&store.dir)?;
         Ok(store)
     }
     // ANCHOR_END: open
-
-    /// The store in `dir`, as it is.
-    pub fn at(dir: PathBuf) -> Store {
-        Store { dir }
-    }
 
     /// Where it is: an absolute path.
     pub fn dir(&self) -> &Path {
@@ -111,12 +104,12 @@ impl Store {
         let path = self.dir.join("lock");
         let opened = open_to_lock(&path).with_context(|| format!("open {path:?}"))?;
         lock(&opened, true, None, "the image store, from which another process removes images")?;
-        Ok(Hold { _lock: opened, store: self.clone() })
+        Ok(Hold { _lock: opened, store: self.dir.clone() })
     }
 
     /// The path of the file `digest`, whether it is there or not.
     pub fn dir_of_blob(&self, digest: &Digest) -> PathBuf {
-        self.dir.join("blobs/sha256").join(digest.hex())
+        place::blob(&self.dir, digest)
     }
 
     /// Is the file there, whole? One look at its length; its digest was verified when it came.
@@ -137,7 +130,7 @@ impl Store {
         if self.has(file)? {
             return Ok(None);
         }
-        let partial = Partial::open(self, file)?;
+        let partial = Partial::open(&self.dir, file)?;
         Ok(if self.has(file)? { None } else { Some(partial) })
     }
 
@@ -159,17 +152,10 @@ impl Store {
         Ok(digest)
     }
 
-    // ANCHOR: keep_blob
     /// Gives the file `from`, which has been verified, its name.
     pub fn keep_blob(&self, from: &Path, digest: &Digest) -> Result<()> {
-        // ANCHOR: day12_task2_keep_blob_solution
-        unflushed::note(self, "blob", digest)?;
-        let to = self.dir_of_blob(digest);
-        let describe = || (format!("rename({from:?}, {to:?})"), format!("mv {} {}", shell(from), shell(&to)));
-        step(DAY, describe, || fs::rename(from, &to))
-        // ANCHOR_END: day12_task2_keep_blob_solution
+        partial::keep(&self.dir, from, digest)
     }
-    // ANCHOR_END: keep_blob
 
     /// Opens the file `digest`.
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
@@ -226,7 +212,7 @@ impl Store {
 
     /// The path of an unpacked layer, whether it is there or not.
     pub fn dir_of_layer(&self, diff_id: &Digest) -> PathBuf {
-        self.dir.join("layers").join(diff_id.hex())
+        place::layer(&self.dir, diff_id)
     }
 
     /// The directory of an unpacked layer, if it is there; whole, then.
@@ -242,13 +228,13 @@ impl Store {
         if self.layer(diff_id)?.is_some() {
             return Ok(None);
         }
-        let aside = Aside::make(&self.dir.join("aside"), diff_id.hex())?;
+        let aside = Aside::make(&place::aside(&self.dir), diff_id.hex())?;
         Ok(if self.layer(diff_id)?.is_some() { None } else { Some(aside) })
     }
 
     /// Gives a layer that has been unpacked, and verified, its name. It takes `size` bytes.
     pub fn keep_layer(&self, aside: Aside, diff_id: &Digest, size: u64) -> Result<PathBuf> {
-        unflushed::note(self, "layer", diff_id)?;
+        unflushed::note(&self.dir, "layer", diff_id)?;
         let to = self.dir_of_layer(diff_id);
         replace(&to.with_extension("size"), size.to_string().as_bytes())?;
         aside.move_to(&to)?;
@@ -268,19 +254,4 @@ pub fn key(name: &Reference) -> String {
         Some(digest) => format!("{}/{}@{digest}", name.registry, name.repository),
         None => name.to_string(),
     }
-}
-
-/// Replaces a small file, as a whole or not at all. (rename(2))
-pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let new = path.with_extension(format!("new.{}", std::process::id()));
-    let describe = || (format!("rename({new:?}, {path:?})"), format!("mv {} {}", shell(&new), shell(path)));
-    let replaced = step(DAY, describe, || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        fs::rename(&new, path)
-    });
-    if replaced.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    replaced
 }

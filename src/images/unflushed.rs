@@ -11,7 +11,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
@@ -22,18 +22,18 @@ use rustix::fs::syncfs;
 use crate::error::Result;
 use crate::images::aside::Aside;
 use crate::images::digest::{Digest, Hasher};
-use crate::images::store::Store;
+use crate::images::place;
 use crate::metadata::record::boot_id;
 use crate::wait::lock;
 
-fn place(store: &Store) -> PathBuf {
-    store.dir().join("unflushed")
+fn notes_of(store: &Path) -> PathBuf {
+    store.join("unflushed")
 }
 
 /// Notes that the file or the layer `digest` is about to get its name. What is on a tmpfs does
 /// not outlive the boot.
-pub fn note(store: &Store, kind: &str, digest: &Digest) -> Result<()> {
-    let place = place(store);
+pub fn note(store: &Path, kind: &str, digest: &Digest) -> Result<()> {
+    let place = notes_of(store);
     let opened = File::open(&place).with_context(|| format!("open {place:?}"))?;
     if fstatfs(&opened).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) {
         return Ok(());
@@ -44,14 +44,14 @@ pub fn note(store: &Store, kind: &str, digest: &Digest) -> Result<()> {
 
 // ANCHOR: verify
 /// Verifies what an earlier boot may have left half on the disk.
-pub fn verify_after_a_power_cut(store: &Store) -> Result<()> {
+pub fn verify_after_a_power_cut(store: &Path) -> Result<()> {
     // ANCHOR: day12_task2_verify_after_a_power_cut_solution
     let is_old = |name: &OsString| !name.to_string_lossy().starts_with(boot_id().unwrap_or_default());
     let notes = notes(store)?;
     if !notes.iter().any(is_old) {
         return Ok(());
     }
-    let place = place(store);
+    let place = notes_of(store);
     let opened = File::open(&place).with_context(|| format!("open {place:?}"))?;
     lock(&opened, false, None, "the image store, which another process verifies after a power cut,")?;
     for note in self::notes(store)?.iter().filter(|note| is_old(note)) {
@@ -61,7 +61,7 @@ pub fn verify_after_a_power_cut(store: &Store) -> Result<()> {
             && let Ok(digest) = format!("sha256:{hex}").parse::<Digest>()
         {
             match kind {
-                "layer" => Aside::remove(&store.dir().join("aside"), &store.dir_of_layer(&digest))?,
+                "layer" => Aside::remove(&place::aside(store), &place::layer(store, &digest))?,
                 _ => verify_blob(store, &digest)?,
             }
         }
@@ -74,8 +74,8 @@ pub fn verify_after_a_power_cut(store: &Store) -> Result<()> {
 // ANCHOR_END: verify
 
 /// Removes the file `digest` if it is not what its name says.
-fn verify_blob(store: &Store, digest: &Digest) -> Result<()> {
-    let path = store.dir_of_blob(digest);
+fn verify_blob(store: &Path, digest: &Digest) -> Result<()> {
+    let path = place::blob(store, digest);
     let Ok(mut file) = File::open(&path) else { return Ok(()) };
     let mut hasher = Hasher::new();
     std::io::copy(&mut file, &mut hasher).with_context(|| format!("read {path:?}"))?;
@@ -85,18 +85,18 @@ fn verify_blob(store: &Store, digest: &Digest) -> Result<()> {
     fs::remove_file(&path).with_context(|| format!("remove {path:?}, which a power cut has damaged"))
 }
 
-fn notes(store: &Store) -> Result<Vec<OsString>> {
-    let place = place(store);
+fn notes(store: &Path) -> Result<Vec<OsString>> {
+    let place = notes_of(store);
     let read = || fs::read_dir(&place)?.map(|entry| entry.map(|entry| entry.file_name())).collect();
     let notes: std::io::Result<Vec<OsString>> = read();
     notes.with_context(|| format!("read {place:?}"))
 }
 
 /// Has all that was added brought to the disk soon, by a process of its own. Returns at once.
-pub fn flush_soon(store: &Store) {
+pub fn flush_soon(store: &Path) {
     if notes(store).is_ok_and(|notes| !notes.is_empty()) {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("flush-images").arg(store.dir()).current_dir("/");
+        command.arg("flush-images").arg(store).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // If there is none to be had, another one does it later.
         let _ = command.spawn();
@@ -115,12 +115,12 @@ impl FlushImages {
     pub fn execute(self) -> Result<u8> {
         // Neither a terminal that closes nor Ctrl-C ends it.
         let _ = setsid();
-        let store = Store::at(self.dir);
-        let notes = notes(&store)?;
-        let opened = File::open(place(&store)).context("open the image store")?;
+        let store = &self.dir;
+        let notes = notes(store)?;
+        let opened = File::open(notes_of(store)).context("open the image store")?;
         syncfs(&opened).context("syncfs")?;
         for note in notes {
-            let _ = fs::remove_file(place(&store).join(note));
+            let _ = fs::remove_file(notes_of(store).join(note));
         }
         Ok(0)
     }

@@ -11,6 +11,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use nix::sched::{CloneFlags, unshare};
@@ -18,6 +20,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, getppid};
+use rustix::fs::getxattr;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::error::{COMMAND_FAILED, Result};
@@ -27,8 +30,8 @@ use crate::images::decompress::{BUFFER, Hashed, decompress};
 use crate::images::digest::Digest;
 use crate::images::entries::Entries;
 use crate::images::spec::Descriptor;
-use crate::images::store::Store;
-use crate::images::tree::Tree;
+use crate::images::store::{Image, Store};
+use crate::images::tree::{OPAQUE_XATTR, Tree};
 use crate::metadata::output::print;
 use crate::namespaces::make_mounts_private;
 use crate::rootfs::change_root;
@@ -39,6 +42,9 @@ use crate::wait::signal_name;
 const MOST_ENTRIES: u64 = 2_000_000;
 const MOST_BYTES: u64 = 256 << 30;
 const MOST_MEMORY: u64 = 1 << 30;
+
+/// How many layers are unpacked at the same time.
+const AT_ONCE: usize = 4;
 
 // ANCHOR: layer
 /// Unpacks a layer whose file is in the store, if it is not there yet. Returns its directory.
@@ -68,6 +74,44 @@ pub fn layer(store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<Path
     // ANCHOR_END: day12_task3_layer_solution
 }
 // ANCHOR_END: layer
+
+// ANCHOR: image
+/// Unpacks all layers of `image` that are not there yet, several at once. Returns their
+/// directories, the uppermost first, as overlayfs has them.
+pub fn image(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
+    let layers: Vec<_> = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids).collect();
+    let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+    let work = || {
+        while let Some((file, diff_id)) = layers.get(next.fetch_add(1, Relaxed)) {
+            if let Err(error) = layer(store, file, diff_id) {
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                next.store(layers.len(), Relaxed);
+            }
+        }
+    };
+    let missing = layers.iter().filter(|(_, diff_id)| !store.dir_of_layer(diff_id).exists()).count();
+    // One of them is this thread: an image that is there takes no thread at all.
+    std::thread::scope(|scope| {
+        for _ in 1..missing.min(AT_ONCE) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(visible(layers.iter().rev().map(|(_, diff_id)| store.dir_of_layer(diff_id)).collect())),
+    }
+}
+// ANCHOR_END: image
+
+/// Of `layers`, the uppermost first, those that can be seen. A layer may hide all that is below
+/// it; to overlayfs that goes for every directory but `/`.
+fn visible(mut layers: Vec<PathBuf>) -> Vec<PathBuf> {
+    let is_opaque = |layer: &PathBuf| getxattr(layer, OPAQUE_XATTR, &mut [0; 2][..]).is_ok();
+    let last = layers.iter().position(is_opaque).map_or(layers.len(), |at| at + 1);
+    layers.truncate(last);
+    layers
+}
 
 /// Has another process unpack `blob` into `dir`. It holds the lock `lock` as long as it lives.
 /// Returns the digest of the archive, and how many bytes are in its files.

@@ -16,6 +16,7 @@ use anyhow::Context;
 use crate::error::Result;
 use crate::explain::step;
 use crate::metadata::layout::{DAY, LOCK, is_id, make_private};
+use crate::metadata::tree::remove_tree;
 use crate::wait::{PATIENCE, lock};
 
 /// The place, and an open handle on it: to lock it.
@@ -74,7 +75,7 @@ impl Aside {
         for entry in left {
             let dir = entry?.path();
             if is_id(dir.file_name()) && !is_held(&dir.join(LOCK))? {
-                fs::remove_dir_all(&dir)?;
+                remove_tree(&dir)?;
             }
         }
         Ok(())

@@ -16,6 +16,7 @@ pub mod read;
 pub mod record;
 pub mod state;
 pub mod traces;
+pub mod tree;
 
 use anyhow::bail;
 use nix::unistd::Pid;

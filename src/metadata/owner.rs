@@ -17,6 +17,7 @@ use crate::metadata::layout::{BEFORE, DAY, LOCK, LONGEST, RECORD};
 use crate::metadata::read::known;
 use crate::metadata::record::Record;
 use crate::metadata::traces;
+use crate::metadata::tree::remove_tree;
 
 /// Room on the disk for the last record, made before the command starts.
 const ROOM: &str = "config.json.room";
@@ -162,7 +163,7 @@ impl Owner {
         let gone = aside.path(self.dir.file_name().unwrap_or_default());
         let describe = || (format!("remove {:?}", self.dir), format!("rm -r {}", self.dir.display()));
         step(DAY, describe, || match fs::rename(&self.dir, &gone) {
-            Ok(()) => fs::remove_dir_all(&gone),
+            Ok(()) => remove_tree(&gone),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         })

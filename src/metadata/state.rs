@@ -34,6 +34,7 @@ use crate::metadata::layout::{DAY, LOCK, make_private};
 use crate::metadata::owner::Owner;
 use crate::metadata::read::known;
 use crate::metadata::record::{Record, Status};
+use crate::metadata::tree::remove_tree;
 use crate::wait::{A_MOMENT, PATIENCE, lock};
 
 pub use crate::metadata::layout::{is_id, open_to_lock};
@@ -109,11 +110,9 @@ impl State {
             match made {
                 Ok(true) => return Ok(owner.at(containers.join(&record.id))),
                 // There is one with this id.
-                Ok(false) => {
-                    fs::remove_dir_all(&owner.dir).with_context(|| format!("remove {:?}", owner.dir))?
-                }
+                Ok(false) => remove_tree(&owner.dir).with_context(|| format!("remove {:?}", owner.dir))?,
                 Err(error) => {
-                    let _ = fs::remove_dir_all(&owner.dir);
+                    let _ = remove_tree(&owner.dir);
                     return Err(error);
                 }
             }

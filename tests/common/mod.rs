@@ -5,7 +5,11 @@
 #[cfg(feature = "day12-images")]
 pub mod layout;
 #[cfg(feature = "day12-images")]
+pub mod random;
+#[cfg(feature = "day12-images")]
 pub mod registry;
+#[cfg(feature = "day12-images")]
+pub mod tree;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
