@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -11,8 +12,10 @@ use nix::unistd::Pid;
 
 use crate::container::{Container, Defaults, Mechanism};
 use crate::error::Result;
+use crate::images::progress::Progress;
+use crate::images::pull::Wanted;
 use crate::images::reference::Reference;
-use crate::images::spec::Settings;
+use crate::images::spec::{Descriptor, Settings};
 use crate::images::store::{Hold, Image, Store};
 use crate::images::{pull, unpack};
 use crate::metadata::state::State;
@@ -41,6 +44,10 @@ pub struct RunImage {
     /// The signal that asks the container to end (without it: the image's, or SIGTERM)
     #[arg(long, value_name = "SIGNAL", value_parser = signal_named)]
     stop_signal: Option<i32>,
+
+    /// For which machine it is, and how to reach its registry.
+    #[command(flatten)]
+    wanted: Wanted,
 
     /// Where the image is, once it has been fetched.
     #[arg(skip)]
@@ -79,7 +86,7 @@ impl RunImage {
         }
         let manifest = match found.filter(|_| self.pull != Some(When::Always)) {
             Some(manifest) => manifest,
-            None => pull::pull(&store, &name).with_context(|| format!("--image {word}"))?,
+            None => self.pull(&store, &name).with_context(|| format!("--image {word}"))?,
         };
         let image = store.image(&manifest)?;
         for (layer, diff_id) in image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids) {
@@ -100,6 +107,12 @@ impl RunImage {
             }
         }
         Ok(())
+    }
+}
+
+impl RunImage {
+    fn pull(&self, store: &Store, name: &Reference) -> Result<Descriptor> {
+        pull::pull(store, name, &self.wanted, Arc::new(Progress::on_stderr()))
     }
 }
 

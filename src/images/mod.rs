@@ -14,6 +14,7 @@
 //! | a layer becomes a directory | [`unpack`], [`decompress`], [`entries`], [`header`], [`sparse`], [`tree`], [`remove`] |
 //! | a container of it | [`config`] |
 
+pub mod access;
 pub mod archive;
 pub mod aside;
 pub mod auth;
@@ -22,24 +23,32 @@ pub mod commit;
 pub mod config;
 pub mod decompress;
 pub mod digest;
+pub mod download;
 pub mod entries;
+pub mod fetch;
 pub mod header;
+pub mod helper;
+pub mod http;
 pub mod index;
 pub mod list;
 pub mod load;
 pub mod login;
 pub mod partial;
 pub mod place;
+pub mod platform;
 pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod reference;
 pub mod registry;
 pub mod remove;
+pub mod request;
+pub mod retry;
 pub mod rmi;
 pub mod sparse;
 pub mod spec;
 pub mod store;
+pub mod token;
 pub mod tree;
 pub mod unflushed;
 pub mod unpack;

@@ -25,11 +25,17 @@ pub const MANIFESTS: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
 /// The media type of a configuration that we make.
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The media types of configurations of containers' images.
+pub const CONFIGS: [&str; 2] = [CONFIG, "application/vnd.docker.container.image.v1+json"];
 /// The media type of a layer that we make.
 pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// Where a file is named in an index.json: what a tag is called there. (annotations.md)
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// What index an image was chosen from, in our index.json: its digest. What a tag means in a
+/// registry is the index, and what we keep is one image of it.
+pub const FROM_INDEX: &str = "tiny-docker.index";
 
 /// What one file says of another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
