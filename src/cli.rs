@@ -58,8 +58,12 @@ enum Command {
     Ps(crate::metadata::ps::Ps),
     #[cfg(feature = "day4-metadata")]
     Inspect(crate::metadata::ps::Inspect),
-    #[cfg(feature = "day4-metadata")]
+    #[cfg(all(feature = "day4-metadata", not(feature = "day11-layers")))]
     Rm(crate::metadata::ps::Rm),
+    #[cfg(feature = "day11-layers")]
+    Rm(crate::layers::volume_command::RemoveWithVolumes),
+    #[cfg(feature = "day11-layers")]
+    Volume(crate::layers::volume_command::VolumeCommand),
     /// List containers (comes to life on day 4)
     #[cfg(not(feature = "day4-metadata"))]
     Ps,
@@ -175,6 +179,10 @@ struct Run {
     #[command(flatten)]
     layers: crate::layers::Layers,
 
+    #[cfg(feature = "day11-layers")]
+    #[command(flatten)]
+    volumes: crate::layers::volume::Volumes,
+
     #[cfg(feature = "day12-images")]
     #[command(flatten)]
     image: crate::images::config::RunImage,
@@ -219,6 +227,8 @@ impl Run {
             Box::new(crate::netns::NoBridgeYet),
             #[cfg(feature = "day9-net")]
             Box::new(self.bridge),
+            #[cfg(feature = "day11-layers")]
+            Box::new(self.volumes),
         ])
     }
 }
@@ -279,6 +289,8 @@ impl Cli {
             Command::Init(init) => init.execute(),
             #[cfg(feature = "day7-cgroups")]
             Command::Stats(stats) => stats.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Volume(volume) => volume.execute(),
             #[cfg(feature = "day9-net")]
             Command::Network(network) => network.execute(),
             #[cfg(feature = "day9-net")]

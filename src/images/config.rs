@@ -19,7 +19,7 @@ use crate::images::spec::{Descriptor, Settings};
 use crate::images::store::{Hold, Image, Store};
 use crate::images::{pull, unpack};
 use crate::metadata::state::State;
-use crate::plan::{ImageUsed, Plan};
+use crate::plan::{ImageUsed, MountKind, MountPoint, Plan};
 use crate::stop::signals::signal_named;
 
 /// The flags of `run` that day 12 brings.
@@ -108,9 +108,7 @@ impl RunImage {
         }
         Ok(())
     }
-}
 
-impl RunImage {
     fn pull(&self, store: &Store, name: &Reference) -> Result<Descriptor> {
         pull::pull(store, name, &self.wanted, Arc::new(Progress::on_stderr()))
     }
@@ -202,13 +200,11 @@ fn apply(image: &Settings, container: &mut Container) -> Result<()> {
         environment: image.env.iter().filter(is_set).map(OsString::from).collect(),
         user: Some(image.user.clone()).filter(|user| !user.is_empty()),
         working_dir: absolute(&image.working_dir, "working directory")?,
-        volumes: image
-            .volumes
-            .keys()
-            .filter_map(|path| absolute(path, "volume").transpose())
-            .collect::<Result<_>>()?,
     };
     let plan = &mut container.plan;
+    for path in image.volumes.keys() {
+        plan.mounts.extend(absolute(path, "volume")?.map(new_volume));
+    }
     plan.labels = image.labels.clone();
     plan.exposed_ports = image.exposed_ports.keys().cloned().collect();
     if !image.stop_signal.is_empty() {
@@ -219,6 +215,20 @@ fn apply(image: &Settings, container: &mut Container) -> Result<()> {
     // ANCHOR_END: day12_task4_apply_solution
 }
 // ANCHOR_END: apply
+
+/// A volume of the container's own, at `target`.
+fn new_volume(target: PathBuf) -> MountPoint {
+    MountPoint {
+        kind: MountKind::Volume,
+        name: None,
+        source: None,
+        target,
+        read_only: false,
+        anonymous: true,
+        no_copy: false,
+        options: String::new(),
+    }
+}
 
 /// `path` if it is absolute; `None` if there is none.
 fn absolute(path: &str, what: &str) -> Result<Option<PathBuf>> {

@@ -10,8 +10,14 @@
 //!   └── --layer             another, below it
 //! ```
 
+pub mod copy;
+pub mod first_use;
 pub mod lower;
+pub mod mount_flag;
 pub mod overlay;
+pub mod volume;
+pub mod volume_command;
+pub mod volume_store;
 
 use std::path::PathBuf;
 
