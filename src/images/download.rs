@@ -1,9 +1,7 @@
 //! Day 12: blobs come into the store, several at once.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::{anyhow, ensure};
 
@@ -12,15 +10,13 @@ use crate::explain::step;
 use crate::images::DAY;
 use crate::images::digest::Digest;
 use crate::images::fetch;
+use crate::images::parallel;
 use crate::images::partial::Partial;
 use crate::images::registry::Registry;
 use crate::images::retry::{Tries, Trouble};
 use crate::images::spec::Descriptor;
 use crate::images::store::Store;
 use crate::images::unpack;
-
-/// How many layers are loaded at once: more do not come faster, and registries do not like it.
-const AT_ONCE: usize = 4;
 
 /// How much is read and written at once, in bytes.
 const PIECE: usize = 256 << 10;
@@ -56,32 +52,11 @@ impl Layer {
 }
 
 impl Download<'_> {
-    // ANCHOR: layers
     /// Loads and unpacks `layers`, those that are not there. While one is unpacked, others
-    /// come. The first error ends all of them; what has come by then stays for the next time.
+    /// come. What has come by the time that one fails stays for the next pull.
     pub fn layers(&self, layers: &[Layer]) -> Result<()> {
-        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let failed = Mutex::new(None);
-        let work = || {
-            while let Some(layer) = layers.get(next.fetch_add(1, Relaxed)).filter(|_| !stop.load(Relaxed)) {
-                if let Err(error) = self.layer(layer, &stop) {
-                    stop.store(true, Relaxed);
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..layers.len().min(AT_ONCE) {
-                // This thread is one of them. If no other can be had, it does all of it.
-                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        parallel::each(layers, |layer, stop| self.layer(layer, stop))
     }
-    // ANCHOR_END: layers
 
     fn layer(&self, layer: &Layer, stop: &AtomicBool) -> Result<()> {
         let (id, progress) = (layer.short(), &self.registry.progress);

@@ -33,10 +33,12 @@ pub mod index;
 pub mod list;
 pub mod load;
 pub mod login;
+pub mod parallel;
 pub mod partial;
 pub mod place;
 pub mod platform;
 pub mod progress;
+pub mod prompt;
 pub mod pull;
 pub mod push;
 pub mod reference;
@@ -52,6 +54,7 @@ pub mod token;
 pub mod tree;
 pub mod unflushed;
 pub mod unpack;
+pub mod upload;
 
 /// Of the narration.
 pub const DAY: u8 = 12;

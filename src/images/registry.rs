@@ -134,7 +134,8 @@ impl Registry {
         without
     }
 
-    fn url(&self, path: &str) -> Result<Uri> {
+    /// The URL of `path`, which may be one already.
+    pub fn url(&self, path: &str) -> Result<Uri> {
         let scheme = if self.plain.load(Relaxed) { "http" } else { "https" };
         let text = match path.starts_with('/') {
             true => format!("{scheme}://{}{path}", self.host),

@@ -1,6 +1,5 @@
 //! Day 12: one request, and what comes back.
 
-use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
@@ -34,8 +33,8 @@ pub enum Content<'a> {
     None,
     /// This.
     Bytes(&'a [u8]),
-    /// All of a file: opened anew by each attempt.
-    File(&'a (dyn Fn() -> Result<File> + Sync)),
+    /// All that this reads, and so many bytes of it: opened anew by each attempt.
+    Stream(&'a dyn Fn() -> Result<(Box<dyn Read + 'a>, u64)>),
 }
 
 impl<'a> Request<'a> {
@@ -73,11 +72,10 @@ impl<'a> Request<'a> {
         match self.content {
             Content::None => agent.run(sent.body(())?),
             Content::Bytes(bytes) => agent.run(sent.body(bytes)?),
-            Content::File(open) => {
-                let mut file = open().map_err(|error| ureq::Error::Other(error.into()))?;
-                let length = file.metadata()?.len();
+            Content::Stream(open) => {
+                let (mut reader, length) = open().map_err(|error| ureq::Error::Other(error.into()))?;
                 let sent = sent.header(header::CONTENT_LENGTH, length);
-                agent.run(sent.body(SendBody::from_reader(&mut file))?)
+                agent.run(sent.body(SendBody::from_reader(&mut reader))?)
             }
         }
     }
