@@ -90,6 +90,11 @@ enum Command {
     #[cfg(feature = "day7-cgroups")]
     Stats(crate::cgroups::stats::Stats),
 
+    #[cfg(feature = "day11-layers")]
+    Cp(crate::layers::cp::Cp),
+    #[cfg(feature = "day11-layers")]
+    Diff(crate::layers::diff::Diff),
+
     #[cfg(feature = "day9-net")]
     Network(crate::net::network::NetworkCommand),
     #[cfg(feature = "day9-net")]
@@ -246,7 +251,11 @@ impl Cli {
     /// What the arguments say, and for those that are missing the variables that their help
     /// names. One that is empty counts as unset: `TINY_DOCKER_ROOT= tiny-docker ps`.
     pub fn from_arguments() -> std::result::Result<Cli, clap::Error> {
-        Cli::from_arg_matches(&without_empty_variables(Cli::command()).try_get_matches()?)
+        let mut command = Cli::command();
+        if std::env::vars_os().any(|(_, value)| value.is_empty()) {
+            command = without_empty_variables(command);
+        }
+        Cli::from_arg_matches(&command.try_get_matches()?)
     }
 
     /// Does what the command line says. Returns the exit code.
@@ -291,6 +300,10 @@ impl Cli {
             Command::Stats(stats) => stats.execute(),
             #[cfg(feature = "day11-layers")]
             Command::Volume(volume) => volume.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Cp(cp) => cp.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Diff(diff) => diff.execute(),
             #[cfg(feature = "day9-net")]
             Command::Network(network) => network.execute(),
             #[cfg(feature = "day9-net")]

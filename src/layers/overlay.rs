@@ -42,7 +42,10 @@ pub fn build(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
              --root DIR elsewhere, or another layer"
         );
     }
-    make_own_layer(top, &own)?;
+    // One that is there looks as its container has made it look.
+    if !own.join("upper").exists() {
+        make_own_layer(top, &own)?;
+    }
     let descriptors = Descriptors::all_that_are_allowed()?;
     let own_layer = open_dir(&own)?;
     let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
@@ -53,6 +56,20 @@ pub fn build(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
     open_dir(&own)
 }
 // ANCHOR_END: build
+
+/// What is below the container's own layer, without it: the directories `layers` seen as
+/// one. Nothing can be written there. For a process with mounts of its own, like [`build`].
+pub fn build_lower(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
+    let own = dir.join(LAYER);
+    let descriptors = Descriptors::all_that_are_allowed()?;
+    let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
+    let numbers: Vec<String> = lower.iter().map(|layer| layer.as_raw_fd().to_string()).collect();
+    let options = format!("lowerdir={},redirect_dir=off,metacopy=off,index=off", numbers.join(":"));
+    mount_overlay(&options, layers, &own)?;
+    drop(lower);
+    descriptors.as_before()?;
+    open_dir(&own)
+}
 
 fn open_dir(dir: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
