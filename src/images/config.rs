@@ -49,9 +49,9 @@ pub struct RunImage {
     #[command(flatten)]
     wanted: Wanted,
 
-    /// Where the image is, once it has been fetched.
+    /// The image, once it has been fetched, and where it is.
     #[arg(skip)]
-    fetched: Option<(Store, Reference)>,
+    fetched: Option<(Store, Reference, Image)>,
 
     /// Until the container's record says that it uses the image, nobody removes it.
     #[arg(skip)]
@@ -94,7 +94,7 @@ impl RunImage {
                 unpack::layer(&store, layer, diff_id)?;
             }
         }
-        self.fetched = Some((store, name));
+        self.fetched = Some((store, name, image));
         Ok(())
     }
 
@@ -116,21 +116,20 @@ impl RunImage {
 
 impl Mechanism for RunImage {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
-        if let Some((store, name)) = &self.fetched {
-            let hold = store.hold()?;
-            let gone = || format!("image {} was removed a moment ago; run it again", name.familiar());
-            let manifest = store.find(name)?.with_context(gone)?;
-            let image = store.image(&manifest)?;
-            container.plan.layers = layers(store, &image).with_context(gone)?;
+        if let Some((store, name, image)) = &self.fetched {
+            self.hold = Some(store.hold()?);
+            let familiar = name.familiar();
+            let of_image = || format!("image {familiar}");
+            container.plan.layers = layers(store, image).with_context(of_image)?;
             container.plan.image = Some(ImageUsed {
-                name: name.familiar(),
-                id: image.manifest.config.digest.to_string(),
-                manifest: manifest.digest.to_string(),
+                name: familiar.clone(),
+                id: image.id().to_string(),
+                manifest: image.descriptor.digest.to_string(),
             });
-            apply(&image.config.config, container).with_context(|| format!("image {}", name.familiar()))?;
-            let entrypoint = self.entrypoint.as_deref();
-            container.plan.command = command(&container.plan.command, entrypoint, &image.config.config)?;
-            self.hold = Some(hold);
+            let settings = &image.config.config;
+            apply(settings, container).with_context(of_image)?;
+            container.plan.command = command(&container.plan.command, self.entrypoint.as_deref(), settings)
+                .with_context(of_image)?;
         }
         add_labels(&mut container.plan, &self.labels)?;
         container.plan.stop_signal = self.stop_signal.or(container.plan.stop_signal);
@@ -158,7 +157,11 @@ fn layers(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
     let mut seen = BTreeSet::new();
     let uppermost = diff_ids.iter().rev().filter(|diff_id| seen.insert(*diff_id));
     uppermost
-        .map(|diff_id| store.layer(diff_id)?.with_context(|| format!("its layer {diff_id} is not here")))
+        .map(|diff_id| {
+            store
+                .layer(diff_id)?
+                .with_context(|| format!("somebody removed its layer {diff_id} a moment ago; run it again"))
+        })
         .collect()
     // ANCHOR_END: day12_task4_layers_solution
 }
@@ -182,7 +185,7 @@ fn command(typed: &[OsString], entrypoint: Option<&OsStr>, image: &Settings) -> 
         command.extend(words(&image.cmd));
     }
     if command.is_empty() {
-        bail!("the image does not say what to execute; name a command: tiny-docker run --image NAME COMMAND");
+        bail!("it does not say what to execute; name a command: tiny-docker run --image NAME COMMAND");
     }
     Ok(command)
     // ANCHOR_END: day12_task4_command_solution
