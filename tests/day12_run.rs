@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Output;
 
 use common::layout::{Layout, Packed, sha256, tar_of, tar_with};
-use common::registry::{ADDRESS, Door, Registry, USER};
+use common::registry::{ADDRESS, Door, PASSWORD, Registry, USER};
 use common::{World, busybox, said};
 use serde_json::{Value, json};
 
@@ -210,6 +210,8 @@ fn task4_a_command_is_needed_unless_there_is_an_image() {
     let world = World::new();
     let rootfs = busybox();
     let rootfs = rootfs.to_str().unwrap();
+    chatty(&world);
+    assert!(says(&world, &["--image", CHATTY]).starts_with("entry its cmd"), "an image has one of its own");
     let both = ["--rootfs", rootfs, "--image", CHATTY, "true"];
     fails(
         &run_image(&world, &["--rootfs", rootfs, "--entrypoint", "sh", "true"]),
@@ -390,7 +392,7 @@ fn task4_the_volumes_of_an_image_are_volumes() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task0_the_registry_of_the_tests_is_a_real_one() {
+fn task4_images_come_through_every_door() {
     for door in [Door::Open, Door::Https, Door::Password, Door::Token] {
         let world = World::new();
         let registry = Registry::start(&world, door);
@@ -409,8 +411,23 @@ fn task0_the_registry_of_the_tests_is_a_real_one() {
         assert_eq!(raw["manifests"].as_array().unwrap().len(), 2, "{raw}");
         let blob = registry.blob(layers[0].descriptor["digest"].as_str().unwrap());
         assert_eq!(sha256(&fs::read(blob).unwrap()), layers[0].descriptor["digest"]);
+        let name = format!("{ADDRESS}/lab/busybox:v1");
+        let login = ["login", "-u", USER, "-p", PASSWORD, ADDRESS];
+        if door == Door::Password {
+            world.tiny_docker(login).env("DOCKER_CONFIG", world.dir()).assert().success();
+        }
+        let certificates = world.dir().join("certificates");
+        fs::create_dir(&certificates).unwrap();
+        if door == Door::Https {
+            fs::copy(registry.authority(), certificates.join("ca.crt")).unwrap();
+        }
+        let mut command = world.tiny_docker(["run", "--net", "none", "--cert-dir"]);
+        command.arg(&certificates).args(["--image", &name, "cat", "/srv/a", "/srv/b"]);
+        let output = command.env("DOCKER_CONFIG", world.dir()).output().unwrap();
+        assert_eq!(output.stdout, b"a\nb\n", "{door:?}: {}", said(&output));
         if door == Door::Token {
             let asked = registry.tokens_asked();
+            assert!(asked.iter().any(|line| line == "anonymous repository:lab/busybox:pull"), "{asked:?}");
             let pushed = format!("{USER} repository:lab/busybox:");
             assert!(asked.iter().any(|line| line.starts_with(&pushed)), "{asked:?}");
         }
