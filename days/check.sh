@@ -62,5 +62,6 @@ fi
 # So that the next day can be begun again: make reset.
 git -C "$lab" update-ref "refs/lab/day$day" "$(commit_of "$tree" "Day $day is done")"
 echo "Day $day is done."
-[ "$day" = "$(newest_day)" ] ||
-    echo "Next, in the same lab/: $(chapter_of $((day + 1))), and $(folder_of $((day + 1)) | sed "s|^$repo/||")/README.md"
+next=$(day_after "$day")
+[ -z "$next" ] ||
+    echo "Next, in the same lab/: $(chapter_of "$next"), and $(folder_of "$next" | sed "s|^$repo/||")/README.md"

@@ -10,6 +10,10 @@ all_days() { sed -n 's/^day\([0-9]*\)-.*/\1/p' "$repo/Cargo.toml" | sort -n; }
 
 newest_day() { all_days | tail -n 1; }
 
+# The days beside DAY that have an exercise; nothing, if there is none. (Day 10 has none.)
+day_before() { all_days | awk -v day="$1" '$1 < day { before = $1 } END { if (before) print before }'; } # DAY
+day_after() { all_days | awk -v day="$1" '$1 > day && !found { print; found = 1 }'; }                   # DAY
+
 # Ends the script unless its argument is a day that exists.
 require_day() { # DAY MAKE-TARGET
     if ! all_days | grep -qx -e "$1"; then

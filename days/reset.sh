@@ -9,7 +9,7 @@ day=${1:-}
 require_day "$day" reset
 require_lab "$day"
 # How it was: as the day before was done; or, on the first day of all, as it began.
-before=$((day - 1))
+before=$(day_before "$day")
 if git -C "$lab" rev-parse --quiet --verify "refs/lab/day$before" >/dev/null; then
     from=refs/lab/day$before
     when="when day $before was done"

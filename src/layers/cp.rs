@@ -18,12 +18,15 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::{self, COMMAND_FAILED, Result};
+use crate::explain::{shell, step};
 use crate::layers::inside::{Inside, Place};
 use crate::layers::pack::{self, Source, show};
 use crate::layers::tree::{Identity, identity, kind};
 use crate::layers::unpack::{First, Owners, Target, TooEarly, unpack};
 use crate::metadata::state::State;
 use crate::stream;
+
+use super::DAY;
 
 /// Copy files between a container and the host
 ///
@@ -116,7 +119,10 @@ impl Cp {
             drop(read.take());
             let source = find(&inner(src), self.follow_link)?;
             let out = if to_stdout { stdout.as_fd().try_clone_to_owned()? } else { write.try_clone()? };
-            match pack::pack(&source, Out(out), to_stdout, &made_for_the_container()) {
+            let describe = || ("pack the archive".into(), tar(src));
+            let packed =
+                step(DAY, describe, || pack::pack(&source, Out(out), to_stdout, &made_for_the_container()));
+            match packed {
                 Err(error) if to_stdout && is_broken_pipe(&error) => {
                     bail!("whoever reads the archive has stopped: not all of it was written")
                 }
@@ -124,9 +130,13 @@ impl Cp {
             }
         })?;
         drop(write);
-        let Some(read) = read.filter(|_| !to_stdout) else { return inside.end().map(|()| 0) };
-        let owners = if self.archive { Owners::Archived } else { Owners::Ours };
-        let outcome = unpack(File::from(read), owners, |first| destination(dst, first));
+        let Some(read) = read.filter(|_| !to_stdout) else {
+            return inside.end().map(|()| 0).with_context(|| format!("container {id}"));
+        };
+        let describe = || ("unpack the archive".into(), untar(dst));
+        let outcome = step(DAY, describe, || {
+            unpack(File::from(read), self.owners(false), |first| destination(dst, first))
+        });
         // If the child failed, the archive has ended too early; and its own words say why.
         match (outcome, inside.end()) {
             (Ok(bytes), Ok(())) => Ok(bytes),
@@ -157,19 +167,24 @@ impl Cp {
             // the pipe nor the directory.
             drop((write.take(), source.take()));
             let dst = inner(dst);
-            if from_stdin {
-                // Whose things are in it is for the archive to say.
-                return unpack(In(stdin), Owners::Archived, |_| directory(&dst)).map(drop);
-            }
-            let owners = if self.archive { Owners::Archived } else { Owners::Ours };
-            unpack(File::from(read.try_clone()?), owners, |first| destination(&dst, first)).map(drop)
+            let is_kept = |target: Target| is_kept(target, &dst, &place.memory());
+            let describe = || ("unpack the archive".into(), untar(&dst));
+            let unpacked = step(DAY, describe, || match self.owners(from_stdin) {
+                owners if from_stdin => unpack(In(stdin), owners, |_| is_kept(directory(&dst)?)),
+                owners => {
+                    let archive = File::from(read.try_clone()?);
+                    unpack(archive, owners, |first| is_kept(destination(&dst, first)?))
+                }
+            });
+            unpacked.map(drop)
         })?;
         drop(read);
         let mut sent = 0;
         let outcome = match (source, write) {
             (Some(source), Some(write)) => {
                 let out = Counted { to: Out(write), count: &mut sent };
-                pack::pack(&source, out, false, &[])
+                let describe = || ("pack the archive".into(), tar(src));
+                step(DAY, describe, || pack::pack(&source, out, false, &[]))
             }
             _ => Ok(()),
         };
@@ -182,6 +197,21 @@ impl Cp {
         }
     }
     // ANCHOR_END: into
+
+    /// Whose the copies are. What is in an archive of the user's own is for the archive to say.
+    fn owners(&self, from_stdin: bool) -> Owners {
+        if self.archive || from_stdin { Owners::Archived } else { Owners::Ours }
+    }
+}
+
+/// What a shell does to write the archive.
+fn tar(src: &OsStr) -> String {
+    format!("tar -c {}", shell(src))
+}
+
+/// And to unpack it.
+fn untar(dst: &OsStr) -> String {
+    format!("tar -x -C {}", shell(dst))
 }
 
 /// Where one of the two paths is.
@@ -322,6 +352,17 @@ fn behind_links(path: &OsStr) -> Result<(OwnedFd, Vec<u8>)> {
         at = Some(opened);
     }
     bail!("{path:?} is a link to a link, and so on for more than {MOST} times")
+}
+
+/// `target`, unless that is memory of a container that has ended: see [`Place::memory`].
+fn is_kept(target: Target, path: &OsStr, memory: &[u64]) -> Result<Target> {
+    if memory.contains(&fstat(&target.top)?.st_dev) {
+        bail!(
+            "{path:?} is in memory, which the container no longer has; expected a place on a disk, or a container \
+             that runs"
+        );
+    }
+    Ok(target)
 }
 
 /// The directory `path`, into which an archive is unpacked as it is.

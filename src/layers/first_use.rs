@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::explain::step;
 use crate::layers::copy::{copy_tree, finish, is_dots};
 use crate::layers::volume_store::DATA;
+use crate::metadata::tree::remove_tree;
 
 const DAY: u8 = 11;
 
@@ -132,5 +133,5 @@ fn remove(volume: &OwnedFd, name: &str) -> Result<()> {
     }
     let path = format!("/proc/self/fd/{}/{name}", volume.as_raw_fd());
     let describe = || (format!("remove {name:?} of the volume"), format!("rm -r {name}"));
-    step(DAY, describe, || std::fs::remove_dir_all(&path))
+    step(DAY, describe, || remove_tree(Path::new(&path)))
 }

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -29,6 +29,7 @@ use crate::metadata::pidfd::Process;
 use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
 use crate::namespaces;
+use crate::plan::MountKind;
 use crate::rootfs::{Rootfs, mount::take};
 use crate::wait::{A_MOMENT, Child, PATIENCE, signal_name};
 
@@ -42,6 +43,10 @@ pub enum Place {
     /// On the disk. While this value lives, nobody else may remove it or use its layer.
     Ended(Box<Record>, Owner),
 }
+
+/// Memory that an ended container no longer has. What is made anew in its place while files are
+/// copied is gone when that is done.
+const MEMORY: [&str; 3] = ["/dev", "/dev/shm", "/proc"];
 
 /// A child at work in there.
 pub struct Inside {
@@ -85,6 +90,14 @@ impl Place {
             }
             std::thread::sleep(A_MOMENT);
         }
+    }
+
+    /// In the child: the mounts, by device, in which nothing that is written is kept.
+    pub fn memory(&self) -> Vec<u64> {
+        let Place::Ended(record, _) = self else { return vec![] };
+        let mounts = record.plan.mounts.iter().filter(|point| point.kind == MountKind::Tmpfs);
+        let targets = mounts.map(|point| point.target.as_path()).chain(MEMORY.map(Path::new));
+        targets.filter_map(|target| fs::metadata(target).ok()).map(|found| found.dev()).collect()
     }
 }
 // ANCHOR_END: place

@@ -308,3 +308,118 @@ fn target_path(path: &OsStr) -> Result<PathBuf> {
     Ok(target)
 }
 // ANCHOR_END: target
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(flag: &[u8], read: fn(&OsStr) -> Result<Asked>) -> Asked {
+        read(OsStr::from_bytes(flag)).unwrap_or_else(|error| panic!("{}: {error:#}", flag.escape_ascii()))
+    }
+
+    fn refused(flag: &str, read: fn(&OsStr) -> Result<Asked>, why: &str) {
+        let error = format!("{:#}", read(OsStr::new(flag)).unwrap_err());
+        assert!(error.contains(why), "{flag}: {error}");
+    }
+
+    fn point(kind: MountKind, source: &str, target: &str) -> MountPoint {
+        let name = (kind == MountKind::Volume && !source.is_empty()).then(|| source.to_string());
+        let source = (kind == MountKind::Bind).then(|| source.into());
+        MountPoint { name, source, target: target.into(), ..nothing(kind) }
+    }
+
+    #[test]
+    fn v_is_read_as_docker_reads_it() {
+        use MountKind::{Bind, Volume};
+        for (flag, expected) in [
+            ("/srv/www:/www", point(Bind, "/srv/www", "/www")),
+            ("/:/host", point(Bind, "/", "/host")),
+            ("data:/var/lib/x", point(Volume, "data", "/var/lib/x")),
+            ("/scratch", point(Volume, "", "/scratch")),
+            ("data:/a/./b/../c/:z,rw", point(Volume, "data", "/a/c")),
+            ("/a:/b:ro", MountPoint { read_only: true, ..point(Bind, "/a", "/b") }),
+            (
+                "da.ta-1_:/b:nocopy,ro",
+                MountPoint { read_only: true, no_copy: true, ..point(Volume, "da.ta-1_", "/b") },
+            ),
+        ] {
+            assert_eq!(said(flag.as_bytes(), volume_flag).point, expected, "{flag}");
+        }
+        assert!(said(b"./here:/x", volume_flag).point.source.unwrap().is_absolute());
+        let bytes = said(b"/caf\xe9:/th\xe9", volume_flag).point;
+        assert_eq!(bytes.target.as_os_str().as_bytes(), b"/th\xe9");
+        for (flag, why) in [
+            ("", "absolute path"),
+            ("data:/x:/y:ro", "use --mount"),
+            (":/x", "source is empty"),
+            ("/x:ro", "target is missing"),
+            ("/x:", "absolute path"),
+            ("data:x", "absolute path"),
+            ("/a:/", "own /"),
+            ("/a:/x/..", "own /"),
+            ("/a:/b:rx", "unknown option"),
+            ("/a:/b:nocopy", "unknown option"),
+            ("/a:/b:rslave", "private"),
+            ("a/b:/x", "2 to 255 letters"),
+            ("d:/x", "2 to 255 letters"),
+            ("_d:/x", "2 to 255 letters"),
+        ] {
+            refused(flag, volume_flag, why);
+        }
+    }
+
+    #[test]
+    fn mount_is_read_as_docker_reads_it() {
+        use MountKind::{Bind, Tmpfs, Volume};
+        for (flag, expected) in [
+            ("type=bind,source=/a,target=/b", point(Bind, "/a", "/b")),
+            ("dst=/b,type=bind,src=/a:b", point(Bind, "/a:b", "/b")),
+            ("destination=/b", point(Volume, "", "/b")),
+            ("source=data,target=/b,ro=false", point(Volume, "data", "/b")),
+            (r#"type=bind,"source=/a,b",target=/b"#, point(Bind, "/a,b", "/b")),
+            (r#"type=bind,"source=/a""b",target=/b"#, point(Bind, "/a\"b", "/b")),
+            (
+                "type=volume,target=/b,readonly,volume-nocopy=1",
+                MountPoint { read_only: true, no_copy: true, ..point(Volume, "", "/b") },
+            ),
+            (
+                "type=tmpfs,target=/b,tmpfs-size=64MB,tmpfs-mode=1770",
+                MountPoint { options: "size=64m,mode=1770".into(), ..point(Tmpfs, "", "/b") },
+            ),
+            ("type=bind,source=/a,target=/b,bind-propagation=rprivate", point(Bind, "/a", "/b")),
+        ] {
+            assert_eq!(said(flag.as_bytes(), mount_flag).point, expected, "{flag}");
+        }
+        assert!(!said(b"type=bind,src=/a,dst=/b", mount_flag).make_source);
+        assert!(said(b"type=bind,src=/a,dst=/b,bind-create-src", mount_flag).make_source);
+        for (flag, why) in [
+            ("", "expected KEY=VALUE"),
+            ("type=npipe,target=/x", "expected bind, volume or tmpfs"),
+            ("type=bind,source=/a", "target is missing"),
+            ("type=bind,target=/a", "has no source"),
+            ("type=tmpfs,source=/a,target=/b", "has no source"),
+            ("target=", "no value"),
+            ("target=/a,foo=1", "unknown key \"foo\""),
+            ("target=/a,foo", "expected KEY=VALUE"),
+            ("target=/a,ro=maybe", "true or false"),
+            ("target=/a,tmpfs-size=1m", "is for type=tmpfs"),
+            ("type=bind,source=/a,target=/b,volume-nocopy", "is for type=volume"),
+            ("type=tmpfs,target=/b,tmpfs-size=much", "number of bytes"),
+            ("type=tmpfs,target=/b,tmpfs-mode=99", "octal"),
+            ("type=bind,source=/a,target=/b,bind-propagation=shared", "private"),
+            ("\"target=/a", "not closed"),
+            ("tar\"get=/a", "quote inside"),
+            ("\"target=/a\"b", "comma was expected"),
+        ] {
+            refused(flag, mount_flag, why);
+        }
+    }
+
+    #[test]
+    fn tmpfs_keeps_its_options() {
+        let asked = said(b"/run:size=1m,ro,exec", tmpfs_flag).point;
+        assert_eq!((asked.options.as_str(), asked.read_only), ("size=1m,ro,exec", true));
+        assert!(!said(b"/run:ro,rw", tmpfs_flag).point.read_only);
+        refused("run", tmpfs_flag, "absolute");
+    }
+}

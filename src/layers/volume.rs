@@ -205,10 +205,10 @@ fn make_tmpfs(point: &MountPoint) -> Result<OwnedFd> {
     }
     let options = options.join(",");
     let describe = || {
-        (
-            format!("fsopen(\"tmpfs\"), fsconfig({options:?}), fsmount"),
-            format!("mount -t tmpfs -o {} tmpfs {}", point.options, shell(&point.target)),
-        )
+        let with = if point.options.is_empty() { String::new() } else { format!("-o {} ", point.options) };
+        let set = if options.is_empty() { String::new() } else { format!("fsconfig({options:?}), ") };
+        let by_hand = format!("mount -t tmpfs {with}tmpfs {}", shell(&point.target));
+        (format!("fsopen(\"tmpfs\"), {set}fsmount"), by_hand)
     };
     step(DAY, describe, || make("tmpfs", flags, &options)).context(
         "expected options of tmpfs, such as size=64m,mode=1777,nr_inodes=1000,uid=0,gid=0, or exec, suid, dev, ro",

@@ -28,6 +28,7 @@ use crate::metadata::aside::Aside;
 use crate::metadata::layout::{LOCK, make_private};
 use crate::metadata::record::Record;
 use crate::metadata::state::{State, is_still, new_id};
+use crate::metadata::tree::remove_tree;
 use crate::wait::{PATIENCE, lock};
 
 const DAY: u8 = 11;
@@ -231,7 +232,7 @@ impl Store {
         Aside::open(&self.dir)?;
         let gone = self.dir.with_file_name("aside").join(new_id()?);
         let describe = || (format!("remove {dir:?}"), format!("rm -r {}", shell(dir)));
-        step(DAY, describe, || fs::rename(dir, &gone).and_then(|()| fs::remove_dir_all(&gone)))
+        step(DAY, describe, || fs::rename(dir, &gone).and_then(|()| remove_tree(&gone)))
     }
 
     /// The containers that have the volume `name`, in words. One whose record cannot be read
@@ -268,7 +269,7 @@ impl Held {
             || (format!("rename({from:?}, {dir:?})"), format!("mv -T {} {}", shell(from), shell(&dir)));
         let renamed = step(DAY, describe, || match fs::rename(from, &dir) {
             Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
-                fs::remove_dir_all(from).map(|()| false)
+                remove_tree(from).map(|()| false)
             }
             outcome => outcome.map(|()| true),
         })?;
@@ -286,6 +287,6 @@ impl Held {
 
     /// Removes a volume that is aside still.
     pub fn discard(self) -> Result<()> {
-        fs::remove_dir_all(&self.volume.dir).with_context(|| format!("remove {:?}", self.volume.dir))
+        remove_tree(&self.volume.dir).with_context(|| format!("remove {:?}", self.volume.dir))
     }
 }

@@ -8,7 +8,6 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, mkdirat, openat, openat2,
     statat,
@@ -28,8 +27,6 @@ const DAY: u8 = 3;
 /// Child, on its own root: attaches all that is planned, a parent before what is mounted in
 /// it. The umask must be 0.
 pub fn attach_all(container: &mut Container, root: &Dir, dev: &Dir) -> Result<()> {
-    // What lies over a directory is not to be a hole in a root that is read-only.
-    let read_only = container.plan.read_only || is_read_only(root)?;
     let mounts = in_order(std::mem::take(&mut container.parts.mounts));
     for mount in &mounts {
         mount.fill.as_ref().map_or(Ok(()), |fill| (fill.by)(&fill.volume, &mount.target))?;
@@ -38,14 +35,14 @@ pub fn attach_all(container: &mut Container, root: &Dir, dev: &Dir) -> Result<()
     for mount in mounts {
         let at = match place_for(root, &mount) {
             Err(error) if cannot_be_written(&error) => {
-                let cover = cover(root, dev, &mount.target).with_context(|| format!("{error:#}"))?;
-                covers.extend(read_only.then_some(cover));
+                covers.push(cover(root, dev, &mount.target).with_context(|| format!("{error:#}"))?);
                 place_for(root, &mount)?
             }
             place => place?,
         };
         attach(mount, &at)?;
     }
+    // What lies over a directory that cannot be written is not to be a hole in it.
     covers.iter().try_for_each(|cover| {
         kernel::add_mount_flags(cover.as_fd(), c"", READ_ONLY.bits()).context("make it read-only")
     })
@@ -189,11 +186,6 @@ fn make_file(parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<()> {
 
 fn cannot_be_written(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(&(Errno::ROFS | Errno::PERM | Errno::ACCESS)))
-}
-
-fn is_read_only(root: &Dir) -> Result<bool> {
-    let found = fstatvfs(root).context("statvfs(/)")?;
-    Ok(found.flags().contains(FsFlags::ST_RDONLY))
 }
 
 // ANCHOR: cover
