@@ -35,8 +35,9 @@ fn main() {
     for dir in [&disk, &memory] {
         fs::create_dir_all(dir).unwrap();
     }
-    // No cgroups for anyone: machines differ in them, and crun refuses some.
-    for place in [Path::new("/sys/fs/cgroup"), &memory] {
+    // No cgroups for anyone: machines differ in them, and crun refuses some. And a /run in memory,
+    // as a machine has it that was booted. (file-hierarchy(7))
+    for place in [Path::new("/sys/fs/cgroup"), Path::new("/run"), &memory] {
         mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     }
     let kind = statfs(&disk).unwrap().filesystem_type();

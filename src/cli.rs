@@ -58,8 +58,12 @@ enum Command {
     Ps(crate::metadata::ps::Ps),
     #[cfg(feature = "day4-metadata")]
     Inspect(crate::metadata::ps::Inspect),
-    #[cfg(feature = "day4-metadata")]
+    #[cfg(all(feature = "day4-metadata", not(feature = "day11-layers")))]
     Rm(crate::metadata::ps::Rm),
+    #[cfg(feature = "day11-layers")]
+    Rm(crate::layers::volume_command::RemoveWithVolumes),
+    #[cfg(feature = "day11-layers")]
+    Volume(crate::layers::volume_command::VolumeCommand),
     /// List containers (comes to life on day 4)
     #[cfg(not(feature = "day4-metadata"))]
     Ps,
@@ -85,6 +89,11 @@ enum Command {
 
     #[cfg(feature = "day7-cgroups")]
     Stats(crate::cgroups::stats::Stats),
+
+    #[cfg(feature = "day11-layers")]
+    Cp(crate::layers::cp::Cp),
+    #[cfg(feature = "day11-layers")]
+    Diff(crate::layers::diff::Diff),
 
     #[cfg(feature = "day9-net")]
     Network(crate::net::network::NetworkCommand),
@@ -175,6 +184,10 @@ struct Run {
     #[command(flatten)]
     layers: crate::layers::Layers,
 
+    #[cfg(feature = "day11-layers")]
+    #[command(flatten)]
+    volumes: crate::layers::volume::Volumes,
+
     #[cfg(feature = "day12-images")]
     #[command(flatten)]
     image: crate::images::config::RunImage,
@@ -219,6 +232,8 @@ impl Run {
             Box::new(crate::netns::NoBridgeYet),
             #[cfg(feature = "day9-net")]
             Box::new(self.bridge),
+            #[cfg(feature = "day11-layers")]
+            Box::new(self.volumes),
         ])
     }
 }
@@ -236,7 +251,11 @@ impl Cli {
     /// What the arguments say, and for those that are missing the variables that their help
     /// names. One that is empty counts as unset: `TINY_DOCKER_ROOT= tiny-docker ps`.
     pub fn from_arguments() -> std::result::Result<Cli, clap::Error> {
-        Cli::from_arg_matches(&without_empty_variables(Cli::command()).try_get_matches()?)
+        let mut command = Cli::command();
+        if std::env::vars_os().any(|(_, value)| value.is_empty()) {
+            command = without_empty_variables(command);
+        }
+        Cli::from_arg_matches(&command.try_get_matches()?)
     }
 
     /// Does what the command line says. Returns the exit code.
@@ -279,6 +298,12 @@ impl Cli {
             Command::Init(init) => init.execute(),
             #[cfg(feature = "day7-cgroups")]
             Command::Stats(stats) => stats.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Volume(volume) => volume.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Cp(cp) => cp.execute(),
+            #[cfg(feature = "day11-layers")]
+            Command::Diff(diff) => diff.execute(),
             #[cfg(feature = "day9-net")]
             Command::Network(network) => network.execute(),
             #[cfg(feature = "day9-net")]

@@ -93,8 +93,6 @@ pub struct Defaults {
     pub user: Option<String>,
     /// An absolute path.
     pub working_dir: Option<PathBuf>,
-    /// Absolute paths, at each of which there is to be a volume.
-    pub volumes: Vec<PathBuf>,
 }
 
 /// A mount that is planned: what was opened on the host, while there were paths to it, is

@@ -55,7 +55,7 @@ fn where_every_day_runs_it_says_so() {
     // So that a table that says nothing would be seen.
     let (code, findings) = doctor(&world, ":");
     assert_eq!((code, missing(&findings)), (0, vec![]));
-    for day in [1, 2, 3, 4, 5, 7, 8, 9] {
+    for day in [1, 2, 3, 4, 5, 7, 8, 9, 11] {
         assert!(findings.iter().any(|finding| finding["day"] == day), "day {day}: {findings:?}");
     }
 }
@@ -92,6 +92,22 @@ fn a_cgroup_of_systemds_is_not_ours() {
     let (code, findings) = doctor(&world, "mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system");
     assert_eq!(code, 1);
     assert!(words(found(&findings, "cgroup version 2")).contains("systemd-run --scope -p Delegate=yes"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn a_layer_cannot_be_written_on_an_overlay() {
+    let world = World::new();
+    for dir in ["low", "up", "work", "over"] {
+        fs::create_dir(world.dir().join(dir)).unwrap();
+    }
+    let (code, findings) = doctor(
+        &world,
+        "mount -t overlay -o lowerdir=low,upperdir=up,workdir=work overlay over; export TINY_DOCKER_ROOT=$PWD/over/state",
+    );
+    assert_eq!((code, missing(&findings)), (1, vec!["writable layers"]));
+    let said = words(found(&findings, "writable layers"));
+    assert!(said.contains("lies on an overlay") && said.contains("--root DIR"), "{said}");
 }
 
 #[test]

@@ -210,11 +210,13 @@ fn task4_a_command_is_needed_unless_there_is_an_image() {
     let world = World::new();
     let rootfs = busybox();
     let rootfs = rootfs.to_str().unwrap();
-    for words in [
-        &["--rootfs", rootfs][..],
-        &["--rootfs", rootfs, "--image", CHATTY, "true"],
-        &["--rootfs", rootfs, "--entrypoint", "sh", "true"],
-    ] {
+    let both = ["--rootfs", rootfs, "--image", CHATTY, "true"];
+    fails(
+        &run_image(&world, &["--rootfs", rootfs, "--entrypoint", "sh", "true"]),
+        125,
+        &["--entrypoint", "--image NAME"],
+    );
+    for words in [&["--rootfs", rootfs][..], &both] {
         let output = run_image(&world, words);
         assert_eq!(output.status.code(), Some(2), "{words:?}: {}", said(&output));
     }

@@ -81,6 +81,17 @@ fn podman(world: &World, words: &[&str]) -> Vec<u8> {
     run(podman.args(words))
 }
 
+/// Copies an image into podman's store; its id there.
+fn into_podman(world: &World, image: &str) -> String {
+    let archive = world.dir().join("for-podman.tar");
+    let _ = fs::remove_file(&archive);
+    let to = format!("oci-archive:{}:lab/copy:v1", archive.display());
+    run(Command::new("skopeo").env("TMPDIR", world.dir()).args(["copy", "--quiet", image, &to]));
+    podman(world, &["load", "--quiet", "--input", archive.to_str().unwrap()]);
+    let id = podman(world, &["images", "--quiet", "lab/copy:v1"]);
+    String::from_utf8(id).unwrap().trim().to_string()
+}
+
 /// A layout with random images, tagged by their number.
 fn random_layout(world: &World, seeds: impl Iterator<Item = u64>) -> (Layout, Vec<(String, PathBuf)>) {
     let mut layout = Layout::new(world, "layout");
@@ -117,8 +128,7 @@ fn task3_long_random_images_are_what_podman_makes_of_them() {
     let (layout, images) = random_layout(&world, (1000..).take(how_many() as usize / 4));
     for (tag, manifest) in images {
         let mounted = Mounted::image(&world, &manifest);
-        let id = podman(&world, &["pull", "--quiet", &format!("oci:{}:{tag}", layout.dir.display())]);
-        let id = String::from_utf8(id).unwrap().trim().to_string();
+        let id = into_podman(&world, &format!("oci:{}:{tag}", layout.dir.display()));
         let place = String::from_utf8(podman(&world, &["image", "mount", &id])).unwrap();
         let theirs = tree(Path::new(place.trim()));
         podman(&world, &["image", "umount", &id]);
@@ -217,8 +227,7 @@ fn task5_long_there_and_back() {
         tree(&mounted.0)
     };
     // (umoci of Debian 12 knows no zstd, and one layer is of it.)
-    podman(&world, &["pull", "--quiet", &copy]);
-    let id = String::from_utf8(podman(&world, &["images", "-q"])).unwrap().trim().to_string();
+    let id = into_podman(&world, &copy);
     let place = String::from_utf8(podman(&world, &["image", "mount", &id])).unwrap();
     same_trees(&ours, &tree(Path::new(place.trim())), "podman's");
     podman(&world, &["image", "umount", &id]);

@@ -29,6 +29,18 @@ type_it tiny-docker stats --no-stream
 type_it tiny-docker logs -t web
 type_it tiny-docker stop -t 1 web site
 type_it tiny-docker ps -a
+type_it mkdir -p layer/srv
+type_it tiny-docker run --name layered --layer layer --layer rootfs/busybox sh -c '
+echo "written into a layer of my own" >/srv/mine; rm /etc/os-release; ls /srv'
+type_it tiny-docker diff layered
+type_it tiny-docker cp layered:/srv/mine copied
+type_it cat copied
+type_it ls layer/srv
+type_it tiny-docker run --rm -v data:/data --layer rootfs/busybox sh -c 'echo "kept in a volume" >/data/file'
+type_it tiny-docker run --rm -v data:/data:ro --layer rootfs/busybox cat /data/file
+type_it tiny-docker volume ls
+type_it tiny-docker rm layered web site
+type_it tiny-docker volume rm data
 RUN
 chmod 755 "$stage/root/payload/run"
 pack_payload

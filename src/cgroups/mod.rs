@@ -66,9 +66,13 @@ impl Mechanism for Cgroups {
         container.plan.limits =
             limits.iter().map(|(file, value)| (file.to_string(), value.clone())).collect();
         let (Some(dir), Some(id)) = (&container.parts.dir, &container.parts.id) else { return Ok(()) };
+        // No limit was asked for: then no other place is searched.
+        if limits.is_empty() && !place::is_usual() {
+            return Ok(());
+        }
         let place = match place::find(&controllers_of(&limits)) {
             Ok(place) => place,
-            // No limit was asked for, so this host need not be able to keep one.
+            // Nor need this host be able to keep one.
             Err(_) if limits.is_empty() => return Ok(()),
             Err(error) => return Err(error),
         };

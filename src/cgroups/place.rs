@@ -67,12 +67,18 @@ pub fn check_controllers(place: &Path, needed: &[&str]) -> Result<Vec<String>> {
     }
 }
 
+/// Where the cgroup2 file system nearly always is.
+const USUAL: &str = "/sys/fs/cgroup";
+
+/// Is it there? One look is faster than a table of mounts.
+pub fn is_usual() -> bool {
+    statfs(USUAL).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC)
+}
+
 /// Where the cgroup2 file system is mounted.
 fn find_mount() -> Result<PathBuf> {
-    // Nearly always there, and one look is faster than a table of mounts.
-    let usual = Path::new("/sys/fs/cgroup");
-    if statfs(usual).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC) {
-        return Ok(usual.into());
+    if is_usual() {
+        return Ok(USUAL.into());
     }
     let table = table_of_mounts()?;
     match (mounted(&table, "cgroup2", None), mounted(&table, "cgroup", None)) {

@@ -12,6 +12,9 @@ use std::thread;
 
 use anyhow::{Context, anyhow, bail};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{
+    FUSE_SUPER_MAGIC, FsType, MSDOS_SUPER_MAGIC, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs,
+};
 use rtnetlink::{LinkBridge, LinkVeth};
 use rustix::fs::{Access, access};
 use rustix::mount::{FsOpenFlags, fsopen};
@@ -81,15 +84,28 @@ const NAMESPACES: [(u8, &str, CloneFlags); 6] = [
     (7, "cgroup namespace", CloneFlags::CLONE_NEWCGROUP),
     (8, "network namespace", CloneFlags::CLONE_NEWNET),
 ];
-const FILE_SYSTEMS: [(u8, &str, &str); 5] = [
+const FILE_SYSTEMS: [(u8, &str, &str); 6] = [
     (2, "proc file system", "proc"),
     (3, "tmpfs file system", "tmpfs"),
     (3, "sysfs file system", "sysfs"),
     (3, "devpts file system", "devpts"),
     (7, "cgroup2 file system", "cgroup2"),
+    (11, "overlay file system", "overlay"),
 ];
 const CONTROLLERS: [(&str, &str); 3] =
     [("memory controller", "memory"), ("cpu controller", "cpu"), ("pids controller", "pids")];
+
+/// What overlayfs only reads from.
+const NOT_WRITABLE: [(FsType, &str); 6] = [
+    (OVERLAYFS_SUPER_MAGIC, "an overlay"),
+    (NFS_SUPER_MAGIC, "NFS"),
+    (FUSE_SUPER_MAGIC, "FUSE"),
+    (MSDOS_SUPER_MAGIC, "VFAT"),
+    (V9FS, "9p"),
+    (CIFS, "a share of Windows"),
+];
+const V9FS: FsType = FsType(0x0102_1997);
+const CIFS: FsType = FsType(0xff53_4d42);
 
 impl Doctor {
     /// Prints what it found. Returns the exit code.
@@ -124,6 +140,12 @@ impl Doctor {
             (9, "other firewalls", Box::new(legacy_tables), ""),
             (9, "bridge and subnet", Box::new(|| self.bridge()), ""),
             (9, "forwarding", Box::new(forwarding), "mount -t proc proc /proc"),
+            (
+                11,
+                "writable layers",
+                Box::new(|| self.layers()),
+                "keep containers on ext4, xfs, btrfs or tmpfs: --root DIR",
+            ),
         ];
         for (day, name, flag) in NAMESPACES {
             checks.push((day, name, Box::new(move || apart(move || namespace(flag))), HOW_MANY_NAMESPACES));
@@ -142,10 +164,24 @@ impl Doctor {
         checks
     }
 
+    /// The state directory, or the one that it will be made in.
+    fn place(&self) -> &Path {
+        self.state.path().ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."))
+    }
+
+    /// Can a container's own layer lie there? (kernel: filesystems/overlayfs)
+    fn layers(&self) -> Result<Found> {
+        let found = statfs(self.place()).context("statfs")?;
+        let kind = found.filesystem_type();
+        if let Some((_, name)) = NOT_WRITABLE.iter().find(|(magic, _)| *magic == kind) {
+            bail!("the state directory lies on {name}, and overlayfs cannot write there");
+        }
+        fine("can lie in the state directory")
+    }
+
     /// Can records be kept there?
     fn state_directory(&self) -> Result<Found> {
-        let root = self.state.path();
-        let there = root.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
+        let (root, there) = (self.state.path(), self.place());
         access(there, Access::WRITE_OK | Access::EXEC_OK).with_context(|| format!("write into {there:?}"))?;
         fine(format!("{}{}", root.display(), if there == root { "" } else { ", will be made" }))
     }

@@ -19,7 +19,7 @@ use crate::images::spec::{Descriptor, Settings};
 use crate::images::store::{Hold, Image, Store};
 use crate::images::{pull, unpack};
 use crate::metadata::state::State;
-use crate::plan::{ImageUsed, Plan};
+use crate::plan::{ImageUsed, MountKind, MountPoint, Plan};
 use crate::stop::signals::signal_named;
 
 /// The flags of `run` that day 12 brings.
@@ -29,12 +29,12 @@ pub struct RunImage {
     #[arg(long, value_name = "NAME", group = "own_root")]
     image: Option<String>,
 
-    /// When to ask the registry for the image
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Missing, requires = "image")]
-    pull: When,
+    /// When to ask the registry for the image (without it: missing)
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pull: Option<When>,
 
     /// What is executed instead of the image's entrypoint; an empty word: nothing before COMMAND
-    #[arg(long, value_name = "WORD", requires = "image")]
+    #[arg(long, value_name = "WORD")]
     entrypoint: Option<OsString>,
 
     /// A label: it means something to people and to other programs
@@ -49,9 +49,9 @@ pub struct RunImage {
     #[command(flatten)]
     wanted: Wanted,
 
-    /// Where the image is, once it has been fetched.
+    /// The image, once it has been fetched, and where it is.
     #[arg(skip)]
-    fetched: Option<(Store, Reference)>,
+    fetched: Option<(Store, Reference, Image)>,
 
     /// Until the container's record says that it uses the image, nobody removes it.
     #[arg(skip)]
@@ -74,17 +74,17 @@ impl RunImage {
     /// anything of the container is made: so Ctrl-C ends a download as it ends any program,
     /// and the threads that download are gone when the runtime clones itself.
     pub fn fetch(&mut self, state: &State) -> Result<()> {
-        let Some(word) = &self.image else { return Ok(()) };
+        let Some(word) = &self.image else { return self.nothing_is_said_of_an_image() };
         let name: Reference = word.parse().with_context(|| format!("--image {word:?}"))?;
         let store = Store::open(state)?;
         let found = store.find(&name)?;
-        if self.pull == When::Never && found.is_none() {
+        if self.pull == Some(When::Never) && found.is_none() {
             bail!(
                 "--image {word}: there is no such image here, and --pull never keeps it from being pulled; \
                  tiny-docker images lists those that are here"
             );
         }
-        let manifest = match found.filter(|_| self.pull != When::Always) {
+        let manifest = match found.filter(|_| self.pull != Some(When::Always)) {
             Some(manifest) => manifest,
             None => self.pull(&store, &name).with_context(|| format!("--image {word}"))?,
         };
@@ -94,12 +94,21 @@ impl RunImage {
                 unpack::layer(&store, layer, diff_id)?;
             }
         }
-        self.fetched = Some((store, name));
+        self.fetched = Some((store, name, image));
         Ok(())
     }
-}
 
-impl RunImage {
+    /// (clap's `requires` is satisfied by what excludes --image, such as --rootfs.)
+    fn nothing_is_said_of_an_image(&self) -> Result<()> {
+        for (flag, is_there) in [("--pull", self.pull.is_some()), ("--entrypoint", self.entrypoint.is_some())]
+        {
+            if is_there {
+                bail!("{flag} says something of an image, and there is none; add --image NAME, or omit it");
+            }
+        }
+        Ok(())
+    }
+
     fn pull(&self, store: &Store, name: &Reference) -> Result<Descriptor> {
         pull::pull(store, name, &self.wanted, Arc::new(Progress::on_stderr()))
     }
@@ -107,21 +116,20 @@ impl RunImage {
 
 impl Mechanism for RunImage {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
-        if let Some((store, name)) = &self.fetched {
-            let hold = store.hold()?;
-            let gone = || format!("image {} was removed a moment ago; run it again", name.familiar());
-            let manifest = store.find(name)?.with_context(gone)?;
-            let image = store.image(&manifest)?;
-            container.plan.layers = layers(store, &image).with_context(gone)?;
+        if let Some((store, name, image)) = &self.fetched {
+            self.hold = Some(store.hold()?);
+            let familiar = name.familiar();
+            let of_image = || format!("image {familiar}");
+            container.plan.layers = layers(store, image).with_context(of_image)?;
             container.plan.image = Some(ImageUsed {
-                name: name.familiar(),
-                id: image.manifest.config.digest.to_string(),
-                manifest: manifest.digest.to_string(),
+                name: familiar.clone(),
+                id: image.id().to_string(),
+                manifest: image.descriptor.digest.to_string(),
             });
-            apply(&image.config.config, container).with_context(|| format!("image {}", name.familiar()))?;
-            let entrypoint = self.entrypoint.as_deref();
-            container.plan.command = command(&container.plan.command, entrypoint, &image.config.config)?;
-            self.hold = Some(hold);
+            let settings = &image.config.config;
+            apply(settings, container).with_context(of_image)?;
+            container.plan.command = command(&container.plan.command, self.entrypoint.as_deref(), settings)
+                .with_context(of_image)?;
         }
         add_labels(&mut container.plan, &self.labels)?;
         container.plan.stop_signal = self.stop_signal.or(container.plan.stop_signal);
@@ -149,7 +157,11 @@ fn layers(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
     let mut seen = BTreeSet::new();
     let uppermost = diff_ids.iter().rev().filter(|diff_id| seen.insert(*diff_id));
     uppermost
-        .map(|diff_id| store.layer(diff_id)?.with_context(|| format!("its layer {diff_id} is not here")))
+        .map(|diff_id| {
+            store
+                .layer(diff_id)?
+                .with_context(|| format!("somebody removed its layer {diff_id} a moment ago; run it again"))
+        })
         .collect()
     // ANCHOR_END: day12_task4_layers_solution
 }
@@ -173,7 +185,7 @@ fn command(typed: &[OsString], entrypoint: Option<&OsStr>, image: &Settings) -> 
         command.extend(words(&image.cmd));
     }
     if command.is_empty() {
-        bail!("the image does not say what to execute; name a command: tiny-docker run --image NAME COMMAND");
+        bail!("it does not say what to execute; name a command: tiny-docker run --image NAME COMMAND");
     }
     Ok(command)
     // ANCHOR_END: day12_task4_command_solution
@@ -191,13 +203,11 @@ fn apply(image: &Settings, container: &mut Container) -> Result<()> {
         environment: image.env.iter().filter(is_set).map(OsString::from).collect(),
         user: Some(image.user.clone()).filter(|user| !user.is_empty()),
         working_dir: absolute(&image.working_dir, "working directory")?,
-        volumes: image
-            .volumes
-            .keys()
-            .filter_map(|path| absolute(path, "volume").transpose())
-            .collect::<Result<_>>()?,
     };
     let plan = &mut container.plan;
+    for path in image.volumes.keys() {
+        plan.mounts.extend(absolute(path, "volume")?.map(new_volume));
+    }
     plan.labels = image.labels.clone();
     plan.exposed_ports = image.exposed_ports.keys().cloned().collect();
     if !image.stop_signal.is_empty() {
@@ -208,6 +218,20 @@ fn apply(image: &Settings, container: &mut Container) -> Result<()> {
     // ANCHOR_END: day12_task4_apply_solution
 }
 // ANCHOR_END: apply
+
+/// A volume of the container's own, at `target`.
+fn new_volume(target: PathBuf) -> MountPoint {
+    MountPoint {
+        kind: MountKind::Volume,
+        name: None,
+        source: None,
+        target,
+        read_only: false,
+        anonymous: true,
+        no_copy: false,
+        options: String::new(),
+    }
+}
 
 /// `path` if it is absolute; `None` if there is none.
 fn absolute(path: &str, what: &str) -> Result<Option<PathBuf>> {

@@ -19,21 +19,19 @@ pub fn find_layers(dirs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     if dirs.len() > MOST {
         bail!("--layer: {} layers; expected at most {MOST}, for the kernel takes no more", dirs.len());
     }
-    let mut layers: Vec<PathBuf> = Vec::with_capacity(dirs.len());
-    for dir in dirs {
-        let layer = find_layer(dir)?;
-        // The kernel refuses it too, and says only ELOOP.
-        if let Some(other) = layers.iter().find(|other| layer.starts_with(other) || other.starts_with(&layer))
-        {
-            match *other == layer {
-                true => bail!("--layer {dir:?} is given twice; expected each layer once"),
-                false => bail!(
-                    "--layer {dir:?}: of {layer:?} and {other:?}, one lies in the other; expected layers that \
-                     do not"
-                ),
+    let layers = dirs.iter().map(|dir| find_layer(dir)).collect::<Result<Vec<_>>>()?;
+    // The kernel refuses what follows too, and says only ELOOP. In this order, a directory
+    // comes right before what lies in it.
+    let mut sorted: Vec<&PathBuf> = layers.iter().collect();
+    sorted.sort();
+    for pair in sorted.windows(2) {
+        match pair {
+            [one, other] if one == other => bail!("--layer {one:?} is given twice; expected each layer once"),
+            [outer, inner] if inner.starts_with(outer) => {
+                bail!("--layer: {inner:?} lies in {outer:?}; expected layers of which none lies in another")
             }
+            _ => {}
         }
-        layers.push(layer);
     }
     Ok(layers)
     // ANCHOR_END: day11_task1_find_layers_solution

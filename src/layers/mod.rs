@@ -10,8 +10,22 @@
 //!   └── --layer             another, below it
 //! ```
 
+pub mod copy;
+pub mod cp;
+pub mod diff;
+pub mod first_use;
+pub mod inside;
 pub mod lower;
+pub mod mount_flag;
+pub mod new_file;
 pub mod overlay;
+pub mod pack;
+pub mod sparse;
+pub mod tree;
+pub mod unpack;
+pub mod volume;
+pub mod volume_command;
+pub mod volume_store;
 
 use std::path::PathBuf;
 

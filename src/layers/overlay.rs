@@ -8,10 +8,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::mount::MsFlags;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
-use nix::unistd::{chdir, fchdir};
+use nix::unistd::chdir;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -36,17 +36,40 @@ pub fn upper(dir: &Path) -> PathBuf {
 pub fn build(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
     let own = dir.join(LAYER);
     let top = layers.first().context("an overlay needs a layer")?;
-    make_own_layer(top, &own)?;
-    let more = Descriptors::allow(layers.len() as u64 + 64)?;
+    if let Some(layer) = layers.iter().find(|layer| own.starts_with(layer)) {
+        bail!(
+            "the state directory lies in the layer {layer:?}, which would change while it is used; expected \
+             --root DIR elsewhere, or another layer"
+        );
+    }
+    // One that is there looks as its container has made it look.
+    if !own.join("upper").exists() {
+        make_own_layer(top, &own)?;
+    }
+    let descriptors = Descriptors::all_that_are_allowed()?;
     let own_layer = open_dir(&own)?;
     let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
     mount_overlay(&options(&lower, &own_layer), layers, &own)?;
     drop((lower, own_layer));
-    more.no_longer()?;
+    descriptors.as_before()?;
     // By its path, where the overlay is now.
     open_dir(&own)
 }
 // ANCHOR_END: build
+
+/// What is below the container's own layer, without it: the directories `layers` seen as
+/// one. Nothing can be written there. For a process with mounts of its own, like [`build`].
+pub fn build_lower(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
+    let own = dir.join(LAYER);
+    let descriptors = Descriptors::all_that_are_allowed()?;
+    let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
+    let numbers: Vec<String> = lower.iter().map(|layer| layer.as_raw_fd().to_string()).collect();
+    let options = format!("lowerdir={},redirect_dir=off,metacopy=off,index=off", numbers.join(":"));
+    mount_overlay(&options, layers, &own)?;
+    drop(lower);
+    descriptors.as_before()?;
+    open_dir(&own)
+}
 
 fn open_dir(dir: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -107,8 +130,7 @@ fn options(lower: &[OwnedFd], own: &OwnedFd) -> String {
 /// for people.
 fn mount_overlay(options: &str, layers: &[PathBuf], own: &Path) -> Result<()> {
     // ANCHOR: day11_task1_mount_overlay_solution
-    let here = open_dir(Path::new("."))?;
-    // Where the numbers are names.
+    // Where the numbers are names. (Day 3 goes to the new root from here.)
     chdir("/proc/self/fd").context("chdir(/proc/self/fd)")?;
     let describe = || {
         let paths: Vec<String> = layers.iter().map(|layer| shell(layer).to_string()).collect();
@@ -120,9 +142,8 @@ fn mount_overlay(options: &str, layers: &[PathBuf], own: &Path) -> Result<()> {
         (format!("mount(\"overlay\", {own:?}, {options:?})"), by_hand)
     };
     let (overlay, flags) = (Some("overlay"), MsFlags::empty());
-    let mounted = step(DAY, describe, || nix::mount::mount(overlay, own, overlay, flags, Some(options)));
-    fchdir(here).context("fchdir")?;
-    mounted.with_context(|| why_not(own))
+    step(DAY, describe, || nix::mount::mount(overlay, own, overlay, flags, Some(options)))
+        .with_context(|| why_not(own))
     // ANCHOR_END: day11_task1_mount_overlay_solution
 }
 // ANCHOR_END: mount_overlay
@@ -143,20 +164,20 @@ fn why_not(own: &Path) -> String {
     }
 }
 
-/// More descriptors than whoever started us allows, for as long as the layers are open. The
-/// command has the limits that it would have had.
+/// More descriptors than whoever started us takes for a start, for as long as the layers are
+/// open: as many as he allows. The command has the limits that it would have had.
+/// (getrlimit(2), "soft" and "hard")
 struct Descriptors(Rlimit);
 
 impl Descriptors {
-    fn allow(count: u64) -> Result<Descriptors> {
+    fn all_that_are_allowed() -> Result<Descriptors> {
         let before = getrlimit(Resource::Nofile);
-        let enough = |limit: Option<u64>| limit.map(|limit| limit.max(count));
-        let more = Rlimit { current: enough(before.current), maximum: enough(before.maximum) };
-        setrlimit(Resource::Nofile, more).context("setrlimit(RLIMIT_NOFILE)")?;
+        let all = Rlimit { current: before.maximum, maximum: before.maximum };
+        setrlimit(Resource::Nofile, all).context("setrlimit(RLIMIT_NOFILE)")?;
         Ok(Descriptors(before))
     }
 
-    fn no_longer(self) -> Result<()> {
+    fn as_before(self) -> Result<()> {
         setrlimit(Resource::Nofile, self.0).context("setrlimit(RLIMIT_NOFILE)")
     }
 }

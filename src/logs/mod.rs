@@ -119,6 +119,7 @@ impl Mechanism for Logs {
     }
 
     fn started(&mut self, _container: &mut Container, child: Pid) -> Result<()> {
+        kernel::share_one_heap();
         let (line, pumps_line) = UnixStream::pair().context("make a socket pair")?;
         self.wires.line = Some(line);
         let pumps_line = Arc::new(pumps_line);

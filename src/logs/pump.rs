@@ -20,8 +20,9 @@ use crate::stream;
 
 use super::DAY;
 
-/// As much as a pipe holds. (pipe(7))
-const BUFFER: usize = 64 << 10;
+/// Twice what a pipe holds. (pipe(7)) So large a block comes from the kernel itself: it is zero
+/// already, and costs nothing until something is read into it. (mallopt(3), M_MMAP_THRESHOLD)
+const BUFFER: usize = 128 << 10;
 
 /// How long after the command's end its last words may take to arrive, when their
 /// stream has no end because somebody else has it open.

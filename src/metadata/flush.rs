@@ -40,33 +40,45 @@ const SOON: Duration = Duration::from_millis(300);
 /// of their own: a hundred containers that end in this time make one. If this cannot be done
 /// now, the kernel does it later.
 pub fn soon(container: &Path) {
-    let Some(root) = container.ancestors().nth(2) else { return };
-    let Ok(turn) = open_to_lock(&root.join("flush")) else { return };
-    // What is on a tmpfs lives as long as the boot, flushed or not. (statfs(2))
-    if fstatfs(&turn).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) || turn.try_lock().is_err() {
-        return;
-    }
-    flush_apart(&turn);
-}
-
-/// Makes a process that waits for the disk. It is made by another one that ends at once, so it
-/// is nobody's child that anybody knows.
-fn flush_apart(turn: &File) {
-    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
+    let Some((turn, null)) = turn(container) else { return };
+    // The process is made by another one that ends at once, so it is nobody's child that
+    // anybody knows.
     // SAFETY: what runs in the child is system calls and nothing else: other threads of this
     // process may hold locks, that of the allocator for one, which stay locked in there.
-    let outer = unsafe { kernel::clone3(CloneFlags::empty(), None) };
-    match outer {
+    match unsafe { kernel::clone3(CloneFlags::empty(), None) } {
         Ok(Clone::Parent(_, child)) => drop(waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED)),
         Ok(Clone::Child) => {
-            // SAFETY: the same.
-            if let Ok(Clone::Child) = unsafe { kernel::clone3(CloneFlags::empty(), None) } {
-                flush(turn, &null);
-            }
+            flush_apart(&turn, &null);
             kernel::exit_now(0)
         }
         // No process more, no memory: see above.
         Err(_) => {}
+    }
+}
+
+/// The same, for a runtime that is about to end: then its child is nobody's as well.
+pub fn soon_after_us(container: &Path) {
+    if let Some((turn, null)) = turn(container) {
+        flush_apart(&turn, &null);
+    }
+}
+
+/// The lock, and /dev/null; `None`: there is nothing to flush, or somebody else is about to.
+fn turn(container: &Path) -> Option<(File, File)> {
+    let turn = open_to_lock(&container.ancestors().nth(2)?.join("flush")).ok()?;
+    // What is on a tmpfs lives as long as the boot, flushed or not. (statfs(2))
+    if fstatfs(&turn).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) || turn.try_lock().is_err() {
+        return None;
+    }
+    Some((turn, File::options().read(true).write(true).open("/dev/null").ok()?))
+}
+
+/// Makes a process that waits for the disk.
+fn flush_apart(turn: &File, null: &File) {
+    // SAFETY: as above.
+    if let Ok(Clone::Child) = unsafe { kernel::clone3(CloneFlags::empty(), None) } {
+        flush(turn, null);
+        kernel::exit_now(0)
     }
 }
 

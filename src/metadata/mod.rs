@@ -115,7 +115,7 @@ impl Mechanism for Metadata {
                 record.reason = container.end.reason.clone().or_else(failures);
                 // The command has ended as it did, whether that can be written down or not.
                 match owner.write_end(&record) {
-                    Ok(()) => flush::soon(&owner.dir),
+                    Ok(()) => flush::soon_after_us(&owner.dir),
                     Err(error) => error::print(
                         &error.context(format!("container {}: its end could not be written down", record.id)),
                     ),

@@ -162,6 +162,16 @@ impl Inspect {
 }
 
 impl Rm {
+    /// The state directory.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The containers that it is about: those that there are.
+    pub fn records(&self) -> Vec<Record> {
+        self.containers.iter().filter_map(|word| self.state.find(word).ok()).collect()
+    }
+
     /// Prints what it removed. Returns the exit code: 1 if one could not be.
     pub fn execute(self) -> Result<u8> {
         self.state.sweep();

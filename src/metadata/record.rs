@@ -286,6 +286,8 @@ pub struct Shown<'a> {
     command: Vec<String>,
     hostname: Option<&'a str>,
     rootfs: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<String>,
     status: Status,
     created_at: Timestamp,
     pid: Option<i32>,
@@ -325,6 +327,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             command: record.command(),
             hostname: record.plan.hostname.as_deref(),
             rootfs: record.plan.rootfs.as_ref().map(|dir| dir.to_string_lossy().into_owned()),
+            layers: record.plan.layers.iter().map(|dir| dir.to_string_lossy().into_owned()).collect(),
             status: record.status,
             created_at: record.created_at,
             pid: record.pid,

@@ -323,7 +323,7 @@ pub fn new_id() -> Result<String> {
 // ANCHOR_END: id
 
 /// Is what `path` means still the file that we have opened?
-fn is_still(opened: &File, path: &Path) -> Result<bool> {
+pub fn is_still(opened: &File, path: &Path) -> Result<bool> {
     let opened = opened.metadata().with_context(|| format!("look at {path:?}"))?;
     match fs::symlink_metadata(path) {
         Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),

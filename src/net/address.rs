@@ -5,8 +5,8 @@
 //! that process dies, even by SIGKILL, and so gives the address back. (flock(2); the
 //! same idea as day 4's owner) The files are opened under the network's lock alone.
 
-use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -78,13 +78,15 @@ fn next_free(dir: &Path, lan: &Lan, in_use: impl Fn(Ipv4Addr) -> Result<bool>) -
 
 /// The address that was given last, if one was.
 fn last_given(dir: &Path) -> Option<Ipv4Addr> {
-    String::from_utf8(fs::read(dir.join(LAST)).ok()?).ok()?.parse().ok()
+    String::from_utf8(fs::read(dir.join(LAST)).ok()?).ok()?.trim_end().parse().ok()
 }
 
 /// It is a hint, and no more: whether an address is free, its lock says. So it does not
-/// matter whether this works.
+/// matter whether this works. Each is as long as the longest: so the file is overwritten, and
+/// not first emptied, for which some file systems wait for the disk.
 fn remember(dir: &Path, address: Ipv4Addr) {
-    let _ = fs::write(dir.join(LAST), address.to_string());
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(LAST));
+    let _ = file.and_then(|mut file| writeln!(file, "{:<15}", address.to_string()));
 }
 
 /// The next one to be given is the first.

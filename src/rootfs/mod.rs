@@ -34,7 +34,7 @@ use self::mount::{Dir, Flags, HARMLESS, READ_ONLY, attach, bind, mount, take};
 const DAY: u8 = 3;
 
 /// The flags of day 3 that say what the file system is.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Rootfs {
     /// The directory that becomes the container's / (without it: the host's)
     #[arg(long, value_name = "DIR", group = "own_root")]

@@ -94,7 +94,7 @@ const EMPTY_PATHS: MoveMountFlags =
 
 // ANCHOR: make
 /// A new file system, as a mount that is attached nowhere yet. (fsopen(2))
-fn make(kind: &str, flags: Flags, options: &str) -> Result<OwnedFd> {
+pub fn make(kind: &str, flags: Flags, options: &str) -> Result<OwnedFd> {
     let context = match fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC) {
         Err(Errno::NODEV) => Err(Errno::NODEV).with_context(|| format!("this kernel has no {kind}")),
         other => other.with_context(|| format!("fsopen({kind:?})")),

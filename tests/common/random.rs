@@ -116,7 +116,10 @@ fn add(dice: &mut Dice, tree: &mut Tree, layer: &mut Archive) {
         if files.is_empty() {
             return;
         }
-        new.target = dice.one_of(&files).clone();
+        let target = dice.one_of(&files).clone();
+        // As tools write it: what is said of a file is the same under each of its names.
+        new =
+            Node { kind: EntryType::Link, target: target.clone(), attribute: None, ..tree[&target].clone() };
     }
     // A file where a directory was takes all of it away.
     if new.kind != EntryType::Directory {

@@ -140,7 +140,12 @@ impl Drop for Registry {
         self.stop();
         drop(self.tokens.take());
         if std::thread::panicking() {
-            eprintln!("the registry said:\n{}", self.log());
+            let log = self.log();
+            let last: Vec<&str> = log.lines().rev().take(12).collect();
+            eprintln!(
+                "the registry said at last:\n{}",
+                last.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
         // The bridge of containers that the test ran here, if there is one.
         let _ = Command::new(binary()).args(["network", "rm"]).output();
@@ -151,7 +156,7 @@ impl Drop for Registry {
 fn configuration(dir: &Path, door: Door) -> Value {
     let mut all = json!({
         "version": "0.1",
-        "log": {"level": "info"},
+        "log": {"level": "error"},
         "storage": {"filesystem": {"rootdirectory": dir.join("data")}, "delete": {"enabled": true}},
         "http": {"addr": ADDRESS, "secret": "of no importance"},
     });

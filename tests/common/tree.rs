@@ -1,6 +1,6 @@
 //! Directory trees compared: all that an archive can say of a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -21,13 +21,12 @@ pub fn tree(dir: &Path) -> BTreeMap<String, String> {
 #[track_caller]
 pub fn same_trees(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String>, what: &str) {
     let mut lines = Vec::new();
-    for path in ours.keys().chain(theirs.keys()) {
+    for path in ours.keys().chain(theirs.keys()).collect::<BTreeSet<_>>() {
         if ours.get(path) != theirs.get(path) {
             let of = |tree: &BTreeMap<String, String>| tree.get(path).cloned().unwrap_or("nothing".into());
             lines.push(format!("{path}\n    ours:   {}\n    theirs: {}", of(ours), of(theirs)));
         }
     }
-    lines.dedup();
     lines.truncate(10);
     assert!(lines.is_empty(), "{what}: the trees differ:\n  {}", lines.join("\n  "));
 }

@@ -1,0 +1,405 @@
+//! Day 11: `cp`, between a container and the host, with Docker's rules. Whoever reads the
+//! files packs them, whoever writes them unpacks them, and a pipe is in between: one of the
+//! two is a child whose `/` is the container's ([`super::inside`]). (docker-cp(1))
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use anyhow::{Context, bail};
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::pipe2;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat, statat,
+};
+use rustix::io::Errno;
+
+use crate::error::{self, COMMAND_FAILED, Result};
+use crate::layers::inside::{Inside, Place};
+use crate::layers::pack::{self, Source, show};
+use crate::layers::tree::{Identity, identity, kind};
+use crate::layers::unpack::{First, Owners, Target, TooEarly, unpack};
+use crate::metadata::state::State;
+use crate::stream;
+
+/// Copy files between a container and the host
+///
+/// Where SRC or DST is in a container it is written CONTAINER:PATH. A path of the host that
+/// has a colon is written with its directory: ./a:b.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Cp {
+    #[command(flatten)]
+    state: State,
+
+    /// Keep the owners (without it, copies belong to whoever runs this, and in the container to
+    /// root)
+    #[arg(short, long)]
+    archive: bool,
+
+    /// If SRC is a symbolic link, copy what it leads to
+    #[arg(short = 'L', long)]
+    follow_link: bool,
+
+    /// Do not say what was copied (it is only said on a terminal)
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// What to copy; -: a tar archive from stdin, to be unpacked in DST
+    src: OsString,
+
+    /// Where to; -: as a tar archive to stdout
+    dst: OsString,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tiny-docker cp web:/etc/nginx .             (makes ./nginx)
+  tiny-docker cp site/. web:/srv              (what is in site, into /srv)
+  tiny-docker cp web:/var/log - | tar -t      (a tar archive)";
+
+impl Cp {
+    /// Copies. Returns the exit code: 1 if not all was copied.
+    pub fn execute(self) -> Result<u8> {
+        Ok(match self.copy() {
+            Ok(()) => 0,
+            Err(error) => {
+                error::print(&error);
+                COMMAND_FAILED
+            }
+        })
+    }
+
+    fn copy(&self) -> Result<()> {
+        let (src, dst) = (side(&self.src), side(&self.dst));
+        for (name, word) in [("SRC", &self.src), ("DST", &self.dst)] {
+            if word.is_empty() {
+                bail!("{name} is empty; expected a path, such as web:/etc/hosts or ./hosts");
+            }
+        }
+        let (bytes, to) = match (src, dst) {
+            (Side::Container(id, src), Side::Host(dst)) => (self.out_of(&id, src, dst)?, dst),
+            (Side::Host(src), Side::Container(id, dst)) => (self.into(&id, src, dst)?, &*self.dst),
+            (Side::Container(..), Side::Container(..)) => bail!(
+                "both SRC and DST are in a container; expected one of them on the host: copy in two steps, or \
+                 tiny-docker cp A:/from - | tiny-docker cp - B:/to"
+            ),
+            (Side::Host(_), Side::Host(_)) => bail!(
+                "neither SRC nor DST is in a container; expected one of them as CONTAINER:PATH, such as \
+                 web:/etc/hosts"
+            ),
+        };
+        if !self.quiet && io::stdout().is_terminal() && to != "-" {
+            let said = format!("Successfully copied {} to {}\n", size(bytes), to.display());
+            let _ = stream::write_all(io::stderr(), said.as_bytes());
+        }
+        Ok(())
+    }
+
+    // ANCHOR: out_of
+    /// Copies `src` of the container `id` to `dst` on the host. Returns how many bytes.
+    fn out_of(&self, id: &str, src: &OsStr, dst: &OsStr) -> Result<u64> {
+        let stdout = io::stdout();
+        if dst == "-" && stdout.is_terminal() {
+            bail!("stdout is a terminal, and an archive is no text; send it to a file or a program");
+        }
+        let place = Place::of(&self.state, id)?;
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+        let mut read = Some(read);
+        let to_stdout = dst == "-";
+        let inside = Inside::begin(&place, || {
+            // The child has copies of both ends: with its own reading end open, it would never
+            // hear that nobody reads.
+            drop(read.take());
+            let source = find(&inner(src), self.follow_link)?;
+            let out = if to_stdout { stdout.as_fd().try_clone_to_owned()? } else { write.try_clone()? };
+            match pack::pack(&source, Out(out), to_stdout, &made_for_the_container()) {
+                Err(error) if to_stdout && is_broken_pipe(&error) => {
+                    bail!("whoever reads the archive has stopped: not all of it was written")
+                }
+                outcome => outcome,
+            }
+        })?;
+        drop(write);
+        let Some(read) = read.filter(|_| !to_stdout) else { return inside.end().map(|()| 0) };
+        let owners = if self.archive { Owners::Archived } else { Owners::Ours };
+        let outcome = unpack(File::from(read), owners, |first| destination(dst, first));
+        // If the child failed, the archive has ended too early; and its own words say why.
+        match (outcome, inside.end()) {
+            (Ok(bytes), Ok(())) => Ok(bytes),
+            (Err(error), _) if !error.is::<TooEarly>() => Err(error),
+            (_, Err(error)) => Err(error.context(format!("container {id}"))),
+            (outcome, Ok(())) => outcome,
+        }
+    }
+    // ANCHOR_END: out_of
+
+    // ANCHOR: into
+    /// Copies `src` of the host to `dst` in the container `id`. Returns how many bytes.
+    fn into(&self, id: &str, src: &OsStr, dst: &OsStr) -> Result<u64> {
+        let stdin = io::stdin();
+        let from_stdin = src == "-";
+        if from_stdin && stdin.is_terminal() {
+            bail!(
+                "stdin is a terminal; expected a tar archive, such as from: tar -c . | tiny-docker cp - {id}:/srv"
+            );
+        }
+        // Before there is a child, for the most frequent mistake.
+        let source = if from_stdin { None } else { Some(find(src, self.follow_link)?) };
+        let place = Place::of(&self.state, id)?;
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+        let (mut write, mut source) = (Some(write), source);
+        let inside = Inside::begin(&place, || {
+            // Of what is open here nothing on the host is for the child: neither this end of
+            // the pipe nor the directory.
+            drop((write.take(), source.take()));
+            let dst = inner(dst);
+            if from_stdin {
+                // Whose things are in it is for the archive to say.
+                return unpack(In(stdin), Owners::Archived, |_| directory(&dst)).map(drop);
+            }
+            let owners = if self.archive { Owners::Archived } else { Owners::Ours };
+            unpack(File::from(read.try_clone()?), owners, |first| destination(&dst, first)).map(drop)
+        })?;
+        drop(read);
+        let mut sent = 0;
+        let outcome = match (source, write) {
+            (Some(source), Some(write)) => {
+                let out = Counted { to: Out(write), count: &mut sent };
+                pack::pack(&source, out, false, &[])
+            }
+            _ => Ok(()),
+        };
+        match (outcome, inside.end()) {
+            (Ok(()), Ok(())) => Ok(sent),
+            // If the child failed, nobody read on; its own words say why.
+            (Err(error), Err(_)) if !is_broken_pipe(&error) => Err(error),
+            (_, Err(error)) => Err(error.context(format!("container {id}"))),
+            (Err(error), Ok(())) => Err(error),
+        }
+    }
+    // ANCHOR_END: into
+}
+
+/// Where one of the two paths is.
+enum Side<'a> {
+    Host(&'a OsStr),
+    Container(String, &'a OsStr),
+}
+
+// ANCHOR: side
+/// As Docker tells them apart: before the first colon is a container, unless the word begins
+/// with a slash or a dot.
+fn side(word: &OsStr) -> Side<'_> {
+    // ANCHOR: day11_task5_side_solution
+    let bytes = word.as_bytes();
+    match bytes.iter().position(|byte| *byte == b':') {
+        Some(at) if at > 0 && !bytes.starts_with(b"/") && !bytes.starts_with(b".") => {
+            let id = String::from_utf8_lossy(&bytes[..at]).into_owned();
+            Side::Container(id, OsStr::from_bytes(&bytes[at + 1..]))
+        }
+        _ => Side::Host(word),
+    }
+    // ANCHOR_END: day11_task5_side_solution
+}
+// ANCHOR_END: side
+
+/// `path` in a container: from its `/`, however it is written.
+fn inner(path: &OsStr) -> OsString {
+    let start = path.as_bytes().iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+    OsString::from_vec([b"/", &path.as_bytes()[start..]].concat())
+}
+
+/// The two parts of a path: the directory, and the last name in it; and whether it says by a
+/// slash at its end that it is a directory. The name is `.` where there is none, and where it
+/// is `..`.
+fn split(path: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+    let (bare, slash) = (&path[..end], end < path.len());
+    let at = bare.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    match &bare[at..] {
+        b"" | b"." | b".." => {
+            (if path.is_empty() { b".".to_vec() } else { path.to_vec() }, b".".to_vec(), true)
+        }
+        name if at == 0 => (b".".to_vec(), name.to_vec(), slash),
+        name => (bare[..at].to_vec(), name.to_vec(), slash),
+    }
+}
+
+// ANCHOR: find
+/// Opens what is to be packed: in the child, where every path is the container's, or on the
+/// host.
+fn find(path: &OsStr, follow: bool) -> Result<Source> {
+    let (dir, base, slash) = split(path.as_bytes());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = open(&dir, flags).with_context(|| format!("open the directory of {path:?}"))?;
+    let name = CString::new(base.clone())?;
+    // A slash at the end asks for what a link leads to.
+    let follow = follow || slash;
+    let nofollow = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+    let found = match statat(&dir, &name, nofollow) {
+        Err(Errno::NOENT) => bail!("there is no {path:?}: {}", io::Error::from(Errno::NOENT)),
+        found => found.with_context(|| format!("look at {path:?}"))?,
+    };
+    if slash && kind(&found) != FileType::Directory {
+        bail!("{path:?} is not a directory, and ends with a slash as one; expected it without the slash");
+    }
+    Ok(Source { dir, name, base, follow })
+}
+// ANCHOR_END: find
+
+fn open(path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+}
+
+/// The directories that are the runtime's work and not the container's: the kernel's /proc and
+/// /sys, and /dev. Of what contains them they are copied empty.
+fn made_for_the_container() -> Vec<Identity> {
+    let root = statat(CWD, "/", AtFlags::empty());
+    let found = ["/proc", "/sys", "/dev"].map(|path| statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW));
+    let is_mount = |dir: &Stat| root.as_ref().is_ok_and(|root| root.st_dev != dir.st_dev);
+    found.into_iter().flatten().filter(is_mount).map(|dir| identity(&dir)).collect()
+}
+
+// ANCHOR: destination
+/// Docker's rules: where a copy goes that is called `path`, and what it is called there.
+/// (docker-cp(1), "DESCRIPTION")
+fn destination(path: &OsStr, first: &First) -> Result<Target> {
+    // ANCHOR: day11_task5_destination_solution
+    let (_, _, wants_directory) = split(path.as_bytes());
+    match open(path.as_bytes(), OFlags::PATH | OFlags::CLOEXEC) {
+        Ok(found) => match kind(&fstat(&found)?) {
+            FileType::Directory => {
+                // What is in a directory, or the thing itself by its own name.
+                let name = if first.base == b"." { vec![] } else { first.base.clone() };
+                return Ok(Target { top: found, renamed: Some((first.base.clone(), name)) });
+            }
+            _ if first.is_dir => {
+                bail!("{path:?} is a file, and a directory cannot be copied onto it; name another place")
+            }
+            FileType::RegularFile => {}
+            _ => bail!("{path:?} is neither a directory nor a file; expected one of them, or a new name"),
+        },
+        Err(Errno::NOENT) if wants_directory && !first.is_dir => {
+            bail!(
+                "there is no directory {path:?}; make it first, or omit the slash to make a file of that name"
+            )
+        }
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno).with_context(|| format!("open {path:?}")),
+    }
+    let (dir, name) = behind_links(path)?;
+    Ok(Target { top: dir, renamed: Some((first.base.clone(), name)) })
+    // ANCHOR_END: day11_task5_destination_solution
+}
+// ANCHOR_END: destination
+
+/// The directory and the name that `path` means in the end, if it is a link or a chain of
+/// them: that name need not be there.
+fn behind_links(path: &OsStr) -> Result<(OwnedFd, Vec<u8>)> {
+    /// As many as the kernel follows. (path_resolution(7))
+    const MOST: usize = 40;
+    let (mut at, mut rest) = (None::<OwnedFd>, path.as_bytes().to_vec());
+    for _ in 0..MOST {
+        let (dir, name, _) = split(&rest);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let from = at.as_ref().map_or(CWD, |at| at.as_fd());
+        let opened = match openat2(from, &dir, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+            Err(Errno::NOENT) => {
+                bail!("there is no directory {}, in which {path:?} is to be made; make it first", show(&dir))
+            }
+            opened => opened.with_context(|| format!("open {}", show(&dir)))?,
+        };
+        match readlinkat(&opened, &name[..], vec![]) {
+            Ok(target) => rest = target.into_bytes(),
+            // No link, or nothing.
+            Err(Errno::INVAL | Errno::NOENT) => return Ok((opened, name)),
+            Err(errno) => return Err(errno).with_context(|| format!("look at {path:?}")),
+        }
+        at = Some(opened);
+    }
+    bail!("{path:?} is a link to a link, and so on for more than {MOST} times")
+}
+
+/// The directory `path`, into which an archive is unpacked as it is.
+fn directory(path: &OsStr) -> Result<Target> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = open(path.as_bytes(), flags)
+        .with_context(|| format!("open {path:?}; expected a directory, in which the archive is unpacked"))?;
+    Ok(Target { top, renamed: None })
+}
+
+/// A stream that is not ours alone, and may be non-blocking.
+struct Out(OwnedFd);
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        stream::write_all(&self.0, bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same to read from.
+struct In(io::Stdin);
+
+impl Read for In {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match nix::unistd::read(self.0.as_fd(), into) {
+                Err(nix::errno::Errno::EAGAIN) => {
+                    poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+                }
+                Err(nix::errno::Errno::EINTR) => {}
+                outcome => return outcome.map_err(io::Error::from),
+            }
+        }
+    }
+}
+
+/// Counts what is written.
+struct Counted<'a, W> {
+    to: W,
+    count: &'a mut u64,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        *self.count += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// As Docker says it: thousands, and three digits.
+fn size(bytes: u64) -> String {
+    let (mut amount, mut unit) = (bytes as f64, 0);
+    while amount >= 1000.0 && unit < 5 {
+        (amount, unit) = (amount / 1000.0, unit + 1);
+    }
+    let digits = if unit == 0 || amount >= 100.0 {
+        0
+    } else if amount >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{amount:.digits$}{}", ["B", "kB", "MB", "GB", "TB", "PB"][unit])
+}
+
+fn io_kind(error: &anyhow::Error) -> Option<ErrorKind> {
+    error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    io_kind(error) == Some(ErrorKind::BrokenPipe)
+}
