@@ -184,7 +184,7 @@ fn is_exempt(host: &str, no_proxy: &str) -> bool {
 }
 
 /// `registry` without its port.
-fn host_alone(registry: &str) -> &str {
+pub fn host_alone(registry: &str) -> &str {
     match registry.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => host,
         _ => registry,

@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use rustls::{AlertDescription, InvalidMessage};
 
 use crate::error::Result;
+use crate::images::http::host_alone;
 
 /// How often something is tried that makes no progress.
 const TRIES: u32 = 5;
@@ -60,7 +61,11 @@ impl Trouble {
                 "{host} does not prove who it is; put its authority's certificate into \
                  /etc/docker/certs.d/{host}/ca.crt, or name its directory with --cert-dir"
             ))),
-            ureq::Error::Io(error) if error.raw_os_error().is_none() && cannot_be_found(host) => {
+            ureq::Error::Io(error)
+                if error.raw_os_error().is_none()
+                    && error.kind() != ErrorKind::UnexpectedEof
+                    && cannot_be_found(host) =>
+            {
                 let advice = format!(
                     "{host}: there is no such host; check the name, and this machine's /etc/resolv.conf"
                 );
@@ -83,7 +88,7 @@ impl Trouble {
 /// Whether nothing knows an address of `host`. (What getaddrinfo(3) says comes as words alone,
 /// so it is asked once more.)
 fn cannot_be_found(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host_alone(host).trim_start_matches('[').trim_end_matches(']');
     (host, 0).to_socket_addrs().is_err()
 }
 
