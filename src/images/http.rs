@@ -75,7 +75,8 @@ impl Connection {
                 // Who follows a redirect decides what goes along: see registry.rs.
                 .max_redirects(0)
                 .max_redirects_will_error(false)
-                .timeout_resolve(patience)
+                // Not for looking a name up: resolv.conf(5) has a limit for that, and a second
+                // one would take a thread, which `run` must not have.
                 .timeout_connect(patience)
                 .timeout_recv_response(patience)
                 .timeout_per_read(patience)
@@ -183,7 +184,7 @@ fn is_exempt(host: &str, no_proxy: &str) -> bool {
 }
 
 /// `registry` without its port.
-fn host_alone(registry: &str) -> &str {
+pub fn host_alone(registry: &str) -> &str {
     match registry.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => host,
         _ => registry,

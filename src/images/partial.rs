@@ -96,6 +96,11 @@ impl Partial {
         Ok(())
     }
 
+    /// Removes it. Whoever waits for its lock finds that it is gone, and makes a new one.
+    pub fn discard(self) -> Result<()> {
+        remove_file(&self.path).with_context(|| format!("remove {:?}", self.path))
+    }
+
     // ANCHOR: finish
     /// Verifies length and digest, and gives it its name. If the digest does not match, it is
     /// removed; if it is too short, it stays.

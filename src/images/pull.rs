@@ -92,7 +92,8 @@ pub fn pull(store: &Store, name: &Reference, wanted: &Wanted, progress: Arc<Prog
     let digest = fetched.descriptor.digest.clone();
     let manifest =
         for_platform(&registry, &name.repository, fetched, &platform).with_context(|| name.to_string())?;
-    let image = load(store, &registry, name, manifest, wanted.platform.as_ref())?;
+    let image =
+        load(store, &registry, name, manifest, wanted.platform.as_ref()).with_context(|| name.to_string())?;
     store.tag(name, &image)?;
     progress.say(&format!("Digest: {digest}"));
     progress.say(&format!("Status: Downloaded newer image for {}", name.familiar()));
@@ -157,7 +158,7 @@ fn load(
     let Fetched { mut descriptor, bytes } = manifest;
     let manifest: Manifest = parse(&bytes, "the image's manifest")?;
     let kind = &manifest.config.media_type;
-    ensure!(CONFIGS.contains(&kind.as_str()), "{name} is no image of a container, but has {kind:?}");
+    ensure!(CONFIGS.contains(&kind.as_str()), "it is no image of a container, but has {kind:?}");
     ensure!(manifest.config.size <= LONGEST, "the image's configuration is longer than {LONGEST} bytes");
     let download = Download { registry, repository: &name.repository, store };
     let progress = &registry.progress;
@@ -181,7 +182,7 @@ fn check_platform(
     let wanted = asked_for.unwrap_or(&here);
     match wanted.suits(made_for) {
         Some(_) => {}
-        None if asked_for.is_some() => bail!("{name} is for {made_for}, and not for {wanted}"),
+        None if asked_for.is_some() => bail!("it is for {made_for}, and not for {wanted}"),
         None => {
             progress.note(&format!("{name} is for {made_for}, and this machine is {here}: it will not run"))
         }

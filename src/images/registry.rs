@@ -100,7 +100,8 @@ impl Registry {
     ) -> std::result::Result<Response<Body>, Trouble> {
         let mut url = self.url(&request.path)?;
         let mut registry = self.url("/v2/")?;
-        for _ in 0..=REDIRECTS {
+        let mut left = REDIRECTS;
+        loop {
             if (url.scheme(), url.authority()) != (registry.scheme(), registry.authority()) {
                 authorization = None;
             }
@@ -112,15 +113,16 @@ impl Registry {
                 sent => sent.map_err(|error| Trouble::of(error, url.host().unwrap_or_default()))?,
             };
             self.settled.store(true, Relaxed);
-            match next(&url, request, &response)? {
-                None => return Ok(response),
-                Some(next) => url = next,
-            }
+            let Some(next) = next(&url, request, &response)? else { return Ok(response) };
+            url = next;
             if url.scheme_str() != Some("https") && !self.http.may_be_plain {
                 return Err(anyhow!("{} sends us to {url}, which is not protected by TLS", self.host).into());
             }
+            let host = &self.host;
+            left = left.checked_sub(1).with_context(|| {
+                format!("{host} sends us from one place to the next, {REDIRECTS} times; gave up")
+            })?;
         }
-        Err(anyhow!("{} sends us from one place to the next, {REDIRECTS} times; gave up", self.host).into())
     }
     // ANCHOR_END: follow
 

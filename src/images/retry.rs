@@ -1,5 +1,6 @@
 //! Day 12: what to try again, when, and how often.
 
+use std::net::ToSocketAddrs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use anyhow::{Context, anyhow};
 use rustls::{AlertDescription, InvalidMessage};
 
 use crate::error::Result;
+use crate::images::http::host_alone;
 
 /// How often something is tried that makes no progress.
 const TRIES: u32 = 5;
@@ -55,13 +57,20 @@ impl Trouble {
                 let advice = format!("{host}: nothing answers there; check the name, or start the registry");
                 Trouble::Final(anyhow!(error).context(advice))
             }
-            ureq::Error::HostNotFound => Trouble::Final(anyhow!(
-                "{host}: there is no such host; check the name, and this machine's /etc/resolv.conf"
-            )),
             error if certificate_is_bad(&error) => Trouble::Final(anyhow!(error).context(format!(
                 "{host} does not prove who it is; put its authority's certificate into \
                  /etc/docker/certs.d/{host}/ca.crt, or name its directory with --cert-dir"
             ))),
+            ureq::Error::Io(error)
+                if error.raw_os_error().is_none()
+                    && error.kind() != ErrorKind::UnexpectedEof
+                    && cannot_be_found(host) =>
+            {
+                let advice = format!(
+                    "{host}: there is no such host; check the name, and this machine's /etc/resolv.conf"
+                );
+                Trouble::Final(anyhow!(error).context(advice))
+            }
             ureq::Error::Io(error) => {
                 Trouble::broken(anyhow!(error).context(format!("the connection to {host}")))
             }
@@ -74,6 +83,13 @@ impl Trouble {
             anyhow!("{host} has been silent for too long; try again later, or with more --registry-timeout");
         Trouble::Passing { error, after: None, cost: TRIES.div_ceil(2) }
     }
+}
+
+/// Whether nothing knows an address of `host`. (What getaddrinfo(3) says comes as words alone,
+/// so it is asked once more.)
+fn cannot_be_found(host: &str) -> bool {
+    let host = host_alone(host).trim_start_matches('[').trim_end_matches(']');
+    (host, 0).to_socket_addrs().is_err()
 }
 
 /// What rustls says, wherever it is.

@@ -131,7 +131,8 @@ impl Store {
             return Ok(None);
         }
         let partial = Partial::open(&self.dir, file)?;
-        Ok(if self.has(file)? { None } else { Some(partial) })
+        // Another process has brought it while we waited: what we have opened is an empty one.
+        if self.has(file)? { partial.discard().map(|()| None) } else { Ok(Some(partial)) }
     }
 
     /// Puts a small file into the store: a manifest, a configuration.

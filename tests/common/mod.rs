@@ -9,6 +9,8 @@ pub mod random;
 #[cfg(feature = "day12-images")]
 pub mod registry;
 #[cfg(feature = "day12-images")]
+pub mod shelf;
+#[cfg(feature = "day12-images")]
 pub mod tree;
 
 use std::collections::BTreeSet;
