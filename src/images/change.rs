@@ -53,7 +53,9 @@ fn words(text: &str) -> Vec<String> {
         match (quote, char) {
             (None, '"' | '\'') => quote = Some(char),
             (Some(open), _) if open == char => quote = None,
-            (None, ' ' | '\t') => words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty())),
+            (None, ' ' | '\t') => {
+                words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty()))
+            }
             _ => word.push(char),
         }
     }
@@ -75,9 +77,11 @@ impl Change {
             "WORKDIR" => settings.working_dir = first(),
             "VOLUME" => settings.volumes.extend(words.into_iter().map(|path| (path, Default::default()))),
             "LABEL" => settings.labels.extend(pairs().map(|(name, value)| (name.into(), value.into()))),
-            "EXPOSE" => settings.exposed_ports.extend(words.into_iter().map(|port| {
-                (if port.contains('/') { port } else { port + "/tcp" }, Default::default())
-            })),
+            "EXPOSE" => settings.exposed_ports.extend(
+                words
+                    .into_iter()
+                    .map(|port| (if port.contains('/') { port } else { port + "/tcp" }, Default::default())),
+            ),
             _ => {
                 for (name, value) in pairs() {
                     settings.env.retain(|old| old.split('=').next() != Some(name));

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, flistxattr, fstat, major, minor,
-    openat, openat2, readlinkat, statat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, flistxattr, fstat, major,
+    minor, openat, openat2, readlinkat, statat,
 };
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
@@ -85,7 +85,9 @@ impl<W: Write> Pack<W> {
     fn member(&mut self, dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<bool> {
         // ANCHOR: day12_task5_member_solution
         if name.as_bytes().starts_with(WHITEOUT) {
-            bail!("in an image a name that begins with .wh. takes a file away; give it another one, or remove it");
+            bail!(
+                "in an image a name that begins with .wh. takes a file away; give it another one, or remove it"
+            );
         }
         let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(false),
@@ -114,10 +116,17 @@ impl<W: Write> Pack<W> {
             FileType::RegularFile => self.file(dir, name, path)?,
             FileType::Symlink => {
                 let target = readlinkat(dir, name, vec![]).context("readlinkat")?;
-                self.append_link(path, &stat, EntryType::Symlink, Path::new(OsStr::from_bytes(target.as_bytes())))?;
+                self.append_link(
+                    path,
+                    &stat,
+                    EntryType::Symlink,
+                    Path::new(OsStr::from_bytes(target.as_bytes())),
+                )?;
             }
             FileType::Fifo => self.append(path, &stat, EntryType::Fifo, None::<&OwnedFd>, io::empty())?,
-            FileType::BlockDevice => self.append(path, &stat, EntryType::Block, None::<&OwnedFd>, io::empty())?,
+            FileType::BlockDevice => {
+                self.append(path, &stat, EntryType::Block, None::<&OwnedFd>, io::empty())?
+            }
             _ => self.append(path, &stat, EntryType::Char, None::<&OwnedFd>, io::empty())?,
         }
         Ok(false)
@@ -231,7 +240,8 @@ fn xattrs(file: &impl AsFd) -> Result<Vec<(String, Vec<u8>)>> {
     for name in names[..count].split(|byte| *byte == 0) {
         let Ok(name) = std::str::from_utf8(name) else { continue };
         if name.starts_with("user.") || name == "security.capability" {
-            let length = fgetxattr(file, name, &mut value[..]).with_context(|| format!("fgetxattr({name})"))?;
+            let length =
+                fgetxattr(file, name, &mut value[..]).with_context(|| format!("fgetxattr({name})"))?;
             found.push((name.to_string(), value[..length].to_vec()));
         }
     }
