@@ -279,6 +279,21 @@ fn task3_whiteouts_become_what_overlayfs_knows() {
     assert!(names.is_empty(), "{names:?}");
 }
 
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_an_opaque_root_hides_all_that_is_below() {
+    let world = World::new();
+    let below = RawTar::default().file("below", b"below").bytes();
+    let mut above = RawTar::default().file(".wh..wh..opq", b"").unfinished();
+    above.extend(tar_of(&common::busybox()));
+    let output = load(&world, &[(&below, Packed::Gzip), (&above, Packed::Gzip)]);
+    assert!(output.status.success(), "{}", said(&output));
+    let words = ["run", "--rm", "--net", "none", "--image", "lab/x:v1", "ls", "/"];
+    let output = world.tiny_docker(words).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("below"), "{}", said(&output));
+}
+
 /// What is to become of a hostile layer.
 enum Fate {
     /// An error with these words in it.

@@ -132,7 +132,7 @@ impl Mechanism for RunImage {
         if let Some((store, image, familiar)) = &self.fetched {
             self.hold = Some(store.hold()?);
             let of_image = || format!("image {familiar}");
-            container.plan.layers = layers(store, image).with_context(of_image)?;
+            container.plan.layers = unpack::visible(layers(store, image).with_context(of_image)?);
             container.plan.image = Some(ImageUsed {
                 name: familiar.clone(),
                 id: image.id().to_string(),

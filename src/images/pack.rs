@@ -112,27 +112,26 @@ impl<W: Write> Pack<W> {
                 return self.append_link(path, &stat, EntryType::Link, &first).map(|()| false);
             }
         }
-        match kind {
-            FileType::RegularFile => self.file(dir, name, path)?,
-            FileType::Symlink => {
-                let target = readlinkat(dir, name, vec![]).context("readlinkat")?;
-                self.append_link(
-                    path,
-                    &stat,
-                    EntryType::Symlink,
-                    Path::new(OsStr::from_bytes(target.as_bytes())),
-                )?;
-            }
-            FileType::Fifo => self.append(path, &stat, EntryType::Fifo, None::<&OwnedFd>, io::empty())?,
-            FileType::BlockDevice => {
-                self.append(path, &stat, EntryType::Block, None::<&OwnedFd>, io::empty())?
-            }
-            _ => self.append(path, &stat, EntryType::Char, None::<&OwnedFd>, io::empty())?,
-        }
-        Ok(false)
+        self.leaf(dir, name, path, &stat).map(|()| false)
         // ANCHOR_END: day12_task5_member_solution
     }
     // ANCHOR_END: member
+
+    /// Writes what is no directory, and has no entry yet.
+    fn leaf(&mut self, dir: &OwnedFd, name: &OsStr, path: &Path, stat: &Stat) -> Result<()> {
+        let nothing = None::<&OwnedFd>;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => self.file(dir, name, path),
+            FileType::Symlink => {
+                let target = readlinkat(dir, name, vec![]).context("readlinkat")?;
+                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                self.append_link(path, stat, EntryType::Symlink, target)
+            }
+            FileType::Fifo => self.append(path, stat, EntryType::Fifo, nothing, io::empty()),
+            FileType::BlockDevice => self.append(path, stat, EntryType::Block, nothing, io::empty()),
+            _ => self.append(path, stat, EntryType::Char, nothing, io::empty()),
+        }
+    }
 
     fn file(&mut self, dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<()> {
         // A FIFO that has taken its place would keep us waiting.
