@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::layout::{Layer, Layout, Packed, tar_with};
 use common::shelf::{Answer, Asked, Shelf};
-use common::{World, binary, said, until};
+use common::{AtTerminal, World, binary, said, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -320,6 +320,24 @@ fn task2_what_breaks_off_goes_on_from_there() {
     let ranges: Vec<_> =
         shelf.asked().iter().filter_map(|asked| asked.header("range").map(String::from)).collect();
     assert_eq!(ranges, ["bytes=70000-", "bytes=140000-", "bytes=210000-", "bytes=280000-", "bytes=350000-"]);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_terminal_shows_how_far_it_is() {
+    let world = World::new();
+    let (layout, big) = three_layers(&world);
+    let shelf = Shelf::open(&layout, move |asked| match asked.before {
+        0 if asked.path.contains(&big) => Answer::Cut(123_456),
+        _ => Answer::Honest,
+    });
+    let mut terminal = AtTerminal::start(["pull", &shelf.name("web:1")]);
+    terminal.shows("Downloading [=========>                     ] 123.5kB/");
+    terminal.shows("trying again in 0.5 s");
+    terminal.shows("Pull complete");
+    terminal.shows("Status: Downloaded newer image");
+    assert_eq!(terminal.ended(), 0);
+    is_whole(&world, &layout);
 }
 
 #[test]

@@ -135,6 +135,9 @@ fn task4_the_record_says_which_image_it_was() {
     assert_eq!(record["image"]["name"], CHATTY, "{record}");
     let id = record["image"]["id"].as_str().unwrap();
     assert!(id.starts_with("sha256:") && id.len() == 71, "{record}");
+    // The id, or the beginning of it, means the image too.
+    let script = ["--entrypoint", "echo", "--image", &id[7..19], "by its id"];
+    assert_eq!(says(&world, &script), "by its id\n");
     assert_eq!(record["labels"], json!({"team": "mine", "bare": "", "kind": "image"}), "{record}");
     assert_eq!(record["exposed_ports"], json!(["53/udp", "80/tcp"]), "{record}");
     assert_eq!(record["stop_signal"], "SIGUSR1", "{record}");

@@ -17,7 +17,7 @@ use crate::images::pull::Wanted;
 use crate::images::reference::Reference;
 use crate::images::spec::{Descriptor, Settings};
 use crate::images::store::{Hold, Image, Store};
-use crate::images::{pull, unpack};
+use crate::images::{list, pull, unpack};
 use crate::metadata::state::State;
 use crate::plan::{ImageUsed, MountKind, MountPoint, Plan};
 use crate::stop::signals::signal_named;
@@ -49,9 +49,9 @@ pub struct RunImage {
     #[command(flatten)]
     wanted: Wanted,
 
-    /// The image, once it has been fetched, and where it is.
+    /// The image, once it has been fetched; where it is, and by what people know it.
     #[arg(skip)]
-    fetched: Option<(Store, Reference, Image)>,
+    fetched: Option<(Store, Image, String)>,
 
     /// Until the container's record says that it uses the image, nobody removes it.
     #[arg(skip)]
@@ -77,7 +77,12 @@ impl RunImage {
         let Some(word) = &self.image else { return self.nothing_is_said_of_an_image() };
         let name: Reference = word.parse().with_context(|| format!("--image {word:?}"))?;
         let store = Store::open(state)?;
-        let found = store.find(&name)?;
+        let (found, familiar) = match self.find(&store, &name)? {
+            None if is_id(word) => {
+                (list::find(&store, word).ok().map(|found| found.image.descriptor), word.clone())
+            }
+            found => (found, name.familiar()),
+        };
         if self.pull == Some(When::Never) && found.is_none() {
             bail!(
                 "--image {word}: there is no such image here, and --pull never keeps it from being pulled; \
@@ -94,8 +99,16 @@ impl RunImage {
                 unpack::layer(&store, layer, diff_id)?;
             }
         }
-        self.fetched = Some((store, name, image));
+        self.fetched = Some((store, image, familiar));
         Ok(())
+    }
+
+    /// What `name` means here. One for another platform than the one that is asked for is none.
+    fn find(&self, store: &Store, name: &Reference) -> Result<Option<Descriptor>> {
+        let (found, wanted) = (store.find(name)?, &self.wanted.platform);
+        let (Some(manifest), Some(wanted)) = (&found, wanted) else { return Ok(found) };
+        let suits = wanted.suits(&store.image(manifest)?.config.platform).is_some();
+        Ok(found.filter(|_| suits))
     }
 
     /// (clap's `requires` is satisfied by what excludes --image, such as --rootfs.)
@@ -116,11 +129,10 @@ impl RunImage {
 
 impl Mechanism for RunImage {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
-        if let Some((store, name, image)) = &self.fetched {
+        if let Some((store, image, familiar)) = &self.fetched {
             self.hold = Some(store.hold()?);
-            let familiar = name.familiar();
             let of_image = || format!("image {familiar}");
-            container.plan.layers = layers(store, image).with_context(of_image)?;
+            container.plan.layers = unpack::visible(layers(store, image).with_context(of_image)?);
             container.plan.image = Some(ImageUsed {
                 name: familiar.clone(),
                 id: image.id().to_string(),
@@ -231,6 +243,12 @@ fn new_volume(target: PathBuf) -> MountPoint {
         no_copy: false,
         options: String::new(),
     }
+}
+
+/// Can this be an id of an image, or its beginning?
+fn is_id(word: &str) -> bool {
+    let hex = word.strip_prefix("sha256:").unwrap_or(word);
+    hex.len() >= 4 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// `path` if it is absolute; `None` if there is none.

@@ -66,10 +66,10 @@ impl Download<'_> {
             return Ok(());
         }
         if !there {
-            progress.begin(id);
+            progress.part(id, "Pulling fs layer");
             progress.now(id, "Downloading", layer.blob.size);
             self.blob(&layer.blob, stop, &|length| progress.is_at(id, length))?;
-            progress.done(id, "Download complete");
+            progress.part(id, "Download complete");
         }
         progress.now(id, "Extracting", 0);
         unpack::layer(self.store, &layer.blob, &layer.diff_id)?;
@@ -109,7 +109,7 @@ impl Download<'_> {
             return Ok(());
         }
         let Download { registry, repository, .. } = *self;
-        let url = format!("https://{}/v2/{repository}/blobs/{}", registry.host, blob.digest);
+        let url = registry.url(&format!("/v2/{repository}/blobs/{}", blob.digest))?;
         let describe = || (format!("GET {url}, from byte {begin}"), format!("curl -L -C {begin} -O {url}"));
         let mut opened = None;
         let _ = step(DAY, describe, || {

@@ -149,13 +149,10 @@ impl<R: BufRead> Entries<R> {
             let part = |field| anyhow::Ok(u32::try_from(number(field)?)?);
             entry.device = (part(&header[329..337])?, part(&header[337..345])?);
         }
-        if let Some(size) = extension.size {
-            (self.data, self.padding) = (size, padding(size));
-        }
-        // Links have none, whatever their header says; some archivers give the target's size.
-        if matches!(entry.kind, kind::HARD_LINK | kind::LINK) && extension.size.is_none() {
-            (self.data, self.padding) = (0, 0);
-        }
+        let size = extension.size.unwrap_or(self.data);
+        // Only files have data, whatever a header says: some archivers give a link's target's size.
+        let size = if (kind::HARD_LINK..=kind::FIFO).contains(&entry.kind) { 0 } else { size };
+        (self.data, self.padding) = (size, padding(size));
         if header[156] == b'S' && is_gnu {
             entry.sparse = Some(sparse::of_gnu(header, |block| self.read_exact(block))?);
         } else if let Some((sparse, name)) = extension.sparse.finish(|| self.block())? {
@@ -163,16 +160,7 @@ impl<R: BufRead> Entries<R> {
             entry.name = name.unwrap_or(entry.name);
         }
         entry.size = self.data;
-        // As tar wrote directories before it had a letter for them.
-        if entry.kind == kind::FILE && entry.name.ends_with(b"/") {
-            entry.kind = kind::DIRECTORY;
-        }
-        for name in [&entry.name, &entry.link] {
-            if name.len() > libc::PATH_MAX as usize || name.contains(&0) {
-                bail!("a name has {} bytes, or a zero among them; expected a path", name.len());
-            }
-        }
-        Ok(entry)
+        checked(entry)
     }
 
     /// Gives the next bytes of the present entry's data to `take`, at most `most` of them. They
@@ -226,6 +214,19 @@ impl<R: BufRead> Entries<R> {
     pub fn into_rest(self) -> R {
         self.from
     }
+}
+
+/// As tar wrote directories before it had a letter for them; and with names that can be names.
+fn checked(mut entry: Entry) -> Result<Entry> {
+    if entry.kind == kind::FILE && entry.name.ends_with(b"/") {
+        entry.kind = kind::DIRECTORY;
+    }
+    for name in [&entry.name, &entry.link] {
+        if name.len() > libc::PATH_MAX as usize || name.contains(&0) {
+            bail!("a name has {} bytes, or a zero among them; expected a path", name.len());
+        }
+    }
+    Ok(entry)
 }
 
 // ANCHOR: records

@@ -38,7 +38,7 @@ fn manifest_request<'a>(method: Method, repository: &str, wanted: &str) -> Reque
 }
 
 fn describe(registry: &Registry, request: &Request) -> (String, String) {
-    let url = format!("https://{}{}", registry.host, request.path);
+    let url = registry.url(&request.path).map_or_else(|_| request.path.clone(), |url| url.to_string());
     let head = if request.method == Method::HEAD { "--head " } else { "" };
     (format!("{} {url}", request.method), format!("curl {head}-H 'Authorization: Bearer …' {url}"))
 }

@@ -19,6 +19,7 @@ use crate::images::digest::{Digest, Hasher};
 use crate::images::entries::{Entries, kind};
 use crate::images::index::name_of;
 use crate::images::list::failed;
+use crate::images::platform::choose;
 use crate::images::reference::Reference;
 use crate::images::spec::{
     self, Descriptor, INDEXES, Index, LAYER_GZIP, LONGEST, MANIFESTS, Manifest, Platform, REF_NAME,
@@ -224,7 +225,7 @@ fn of_layout(members: &Members) -> Result<Vec<Descriptor>> {
         if INDEXES.contains(&entry.media_type.as_str()) {
             members.blob(&entry.digest)?;
             let bytes = members.read(&format!("blobs/sha256/{}", entry.digest.hex()))?;
-            entry = of_this_platform(members, &spec::parse(&bytes, "an index")?)?;
+            entry = of_this_platform(members, spec::parse(&bytes, "an index")?)?;
         }
         entry.annotations.remove(REF_NAME);
         entry.annotations.extend(name.map(|name| (REF_NAME.to_string(), name)));
@@ -243,14 +244,10 @@ fn name_in(entry: &Descriptor) -> Option<String> {
     Some(key(&said.parse::<Reference>().ok()?))
 }
 
-fn of_this_platform(members: &Members, index: &Index) -> Result<Descriptor> {
-    let ours = Platform::default();
-    let is_ours = |entry: &&Descriptor| {
-        let platform = entry.platform.as_ref();
-        platform.is_none_or(|other| (&other.os, &other.architecture) == (&ours.os, &ours.architecture))
-    };
-    let found = index.manifests.iter().filter(is_ours).find(|entry| members.blob(&entry.digest).is_ok());
-    found.cloned().with_context(|| format!("it has no image for {ours}"))
+/// Of what an index lists, the archive may have a part only.
+fn of_this_platform(members: &Members, mut index: Index) -> Result<Descriptor> {
+    index.manifests.retain(|entry| members.blob(&entry.digest).is_ok());
+    choose(&index, &Platform::default()).cloned()
 }
 
 /// Puts the files of one image into the store. What is there already is not looked at again.

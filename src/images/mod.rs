@@ -10,7 +10,7 @@
 //! | names | [`reference`], [`digest`] |
 //! | what is in the files | [`spec`] |
 //! | from and to a registry | [`registry`], [`auth`], [`pull`], [`push`], [`login`], [`progress`] |
-//! | on this machine's disk | [`store`], [`place`], [`index`], [`partial`], [`aside`], [`unflushed`], [`collect`], [`list`], [`rmi`], [`archive`], [`load`], [`commit`] |
+//! | on this machine's disk | [`store`], [`place`], [`index`], [`partial`], [`aside`], [`unflushed`], [`collect`], [`list`], [`rmi`], [`archive`], [`load`], [`commit`], [`pack`], [`change`] |
 //! | a layer becomes a directory | [`unpack`], [`decompress`], [`entries`], [`header`], [`sparse`], [`tree`], [`remove`] |
 //! | a container of it | [`config`] |
 
@@ -18,6 +18,7 @@ pub mod access;
 pub mod archive;
 pub mod aside;
 pub mod auth;
+pub mod change;
 pub mod collect;
 pub mod commit;
 pub mod config;
@@ -33,6 +34,7 @@ pub mod index;
 pub mod list;
 pub mod load;
 pub mod login;
+pub mod pack;
 pub mod parallel;
 pub mod partial;
 pub mod place;

@@ -70,10 +70,10 @@ impl Progress {
         });
     }
 
-    /// In a log, the beginning of something that takes its time. A terminal has a bar for it.
-    pub fn begin(&self, id: &str) {
+    /// A part of it is done: a line in a log. On a terminal its bar says what comes next.
+    pub fn part(&self, id: &str, words: &str) {
         if !self.terminal {
-            self.say(&format!("{id}: Pulling fs layer"));
+            self.say(&format!("{id}: {words}"));
         }
     }
 

@@ -65,7 +65,7 @@ impl Rmi {
             );
         }
         let is_last = names.len() == found.names.len();
-        let users = if is_last { users(store, &self.state, found)? } else { vec![] };
+        let users = if is_last { users(&self.state, found)? } else { vec![] };
         if let Some(user) = users.first().filter(|_| !self.force) {
             let does = if user.status == Status::Running { "runs on" } else { "was made of" };
             bail!(
@@ -104,12 +104,11 @@ fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or(name.into(), |name| name.familiar())
 }
 
-/// The containers whose root has the image's uppermost layer.
-fn users(store: &Store, state: &State, found: &Found) -> Result<Vec<Record>> {
-    let Some(top) = found.image.config.rootfs.diff_ids.last() else { return Ok(vec![]) };
-    let top = store.dir_of_layer(top);
+/// The containers of the image, those that run first.
+fn users(state: &State, found: &Found) -> Result<Vec<Record>> {
+    let id = found.image.id().to_string();
     let mut records = state.list()?.records;
-    records.retain(|record| record.plan.layers.contains(&top));
+    records.retain(|record| record.plan.image.as_ref().is_some_and(|used| used.id == id));
     records.sort_by_key(|record| record.status != Status::Running);
     Ok(records)
 }
@@ -193,7 +192,7 @@ impl Prune {
         let store = Store::open(&self.state)?;
         let mut text = String::new();
         for found in all(&store)? {
-            let is_used = !users(&store, &self.state, &found)?.is_empty();
+            let is_used = !users(&self.state, &found)?.is_empty();
             if is_used || !(self.all || found.names.is_empty()) {
                 continue;
             }

@@ -105,8 +105,8 @@ pub fn image(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
 // ANCHOR_END: image
 
 /// Of `layers`, the uppermost first, those that can be seen. A layer may hide all that is below
-/// it; to overlayfs that goes for every directory but `/`.
-fn visible(mut layers: Vec<PathBuf>) -> Vec<PathBuf> {
+/// it, and overlayfs knows that of every directory but `/`.
+pub fn visible(mut layers: Vec<PathBuf>) -> Vec<PathBuf> {
     let is_opaque = |layer: &PathBuf| getxattr(layer, OPAQUE_XATTR, &mut [0; 2][..]).is_ok();
     let last = layers.iter().position(is_opaque).map_or(layers.len(), |at| at + 1);
     layers.truncate(last);

@@ -44,7 +44,7 @@ impl Upload<'_> {
             StatusCode::NOT_FOUND => {}
             _ => return Err(self.registry.refusal(there)),
         }
-        let url = format!("https://{}/v2/{repository}/blobs/uploads/", self.registry.host);
+        let url = self.registry.url(&format!("/v2/{repository}/blobs/uploads/"))?;
         let describe = || {
             let call = format!("POST {url}, then PUT {} bytes of {digest} where it says", blob.size);
             (call, format!("curl -X POST {url}; curl -X PUT --data-binary @… '…?digest={digest}'"))
@@ -91,7 +91,7 @@ impl Upload<'_> {
     /// Sends a manifest: from here on, `tag` means it there.
     pub fn manifest(&self, manifest: &Descriptor, bytes: &[u8], tag: &str) -> Result<()> {
         let path = format!("/v2/{}/manifests/{tag}", self.repository);
-        let url = format!("https://{}{path}", self.registry.host);
+        let url = self.registry.url(&path)?;
         let request = self
             .request(Method::PUT, path)
             .with(header::CONTENT_TYPE, &manifest.media_type)

@@ -7,6 +7,8 @@ pub mod layout;
 #[cfg(feature = "day12-images")]
 pub mod random;
 #[cfg(feature = "day12-images")]
+pub mod rawtar;
+#[cfg(feature = "day12-images")]
 pub mod registry;
 #[cfg(feature = "day12-images")]
 pub mod shelf;
