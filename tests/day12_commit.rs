@@ -55,7 +55,7 @@ fn top(world: &World, image: &str) -> PathBuf {
 }
 
 const SCRIPT: &str = "cd /srv && rm gone && rm -r full && mkdir full && echo new >full/new && echo after >changed && \
-    chmod 4711 changed && chown 12:34 changed && touch -d '2001-02-03 04:05:06' changed && ln changed also && \
+    chown 12:34 changed && chmod 4711 changed && touch -d '2001-02-03 04:05:06' changed && ln changed also && \
     mkfifo pipe && ln -s /nowhere link && mkdir -m 1770 sticky && mknod null c 1 3 && \
     (timeout 1 nc -l -U /srv/socket 2>/dev/null || true) && touch \"$(printf 'no\\377utf8')\"";
 

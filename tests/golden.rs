@@ -306,8 +306,10 @@ fn normalise(text: &str, world: &World) -> String {
     let namespace = regex::Regex::new(r"/run/tiny-docker/net/\d+").unwrap();
     let text = namespace.replace_all(&text, "/run/tiny-docker/net/4026531840");
     let text = text.replace(&*world.dir().to_string_lossy(), "/home/learner");
-    // Digests of what is in no two machines the same, such as the distribution's busybox.
-    let text = one_after_the_other(&text, r"\b[0-9a-f]{64}\b", |n| format!("{:064x}", 0x3f2a + n));
+    // Of a digest the first twelve digits, as `images` shows them: what is in no two machines the
+    // same, such as the distribution's busybox, then gets a number as ids do.
+    let digest = regex::Regex::new(r"\b([0-9a-f]{12})[0-9a-f]{52}\b").unwrap();
+    let text = digest.replace_all(&text, "$1…");
     let text = one_after_the_other(&text, r"\b[0-9a-f]{12}\b", |n| {
         // No two of them begin alike.
         format!("{:012x}", (n as u64 + 4) * 0x3f2a_81c0_9b7d % (1 << 48))
