@@ -235,7 +235,7 @@ fn task4_long_nor_can_a_link_that_comes_and_goes() {
         for output in &outputs {
             // The link may be there at that moment, and lead nowhere inside; or there may be a link
             // where a directory was looked at.
-            assert!(matches!(output.status.code(), Some(0 | 125)), "{}", common::said(&output));
+            assert!(matches!(output.status.code(), Some(0 | 125)), "{}", common::said(output));
         }
         assert!(outputs.iter().any(|output| output.status.success()), "{}", common::said(&outputs[0]));
     });
