@@ -34,7 +34,7 @@ sources_up_to() { # DAY DIR
 # The test programs of the days FIRST to LAST: day1_cli day2_namespaces ...
 test_programs() { # FIRST LAST
     local day
-    for ((day = $1; day <= $2; day++)); do basename -a -s .rs "$repo"/tests/day"$day"_*.rs; done
+    for ((day = $1; day <= $2; day++)); do basename --suffix=.rs "$repo"/tests/day"$day"_*.rs; done
 }
 
 # On a terminal shows what comes, each line in the place of the one before, and nothing at

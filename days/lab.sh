@@ -60,7 +60,7 @@ for_now() { # DAY
 # names, up to a bracket. `taskK_…` means those of the task which no other line names.
 green_after() { # DAY TASK
     awk -v task="$2" '
-        FNR == NR { if (match($0, /^fn task[a-z0-9_]+/)) test[++tests] = substr($0, 4, RLENGTH - 3); next }
+        FILENAME ~ /[.]rs$/ { if (match($0, /^fn task[a-z0-9_]+/)) test[++tests] = substr($0, 4, RLENGTH - 3); next }
         /^## / { current = $0; sub(/^## Task /, "", current); current += 0 }
         /^Green: / && current {
             sub(/\(.*/, "")

@@ -246,6 +246,42 @@ fn task2_what_a_container_writes_is_its_own_and_goes_with_it() {
     assert_nothing_is_left(&world);
 }
 
+/// What the files below `dir` take on the disk, in KiB.
+fn disk_use(dir: &Path) -> u64 {
+    let mut blocks = 0;
+    let mut todo = vec![dir.to_owned()];
+    while let Some(path) = todo.pop() {
+        let found = fs::symlink_metadata(&path).unwrap();
+        blocks += found.blocks();
+        if found.is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    blocks / 2
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_containers_share_the_disk_of_what_they_do_not_change() {
+    let world = World::new();
+    let base = world.copy_of_rootfs("base");
+    fs::write(base.join("srv/large"), vec![b'x'; 4 << 20]).unwrap();
+    let before = facts(&base);
+    for number in 0..8 {
+        let script = format!("echo {number} > /srv/mine; cat /srv/large | wc -c; exec sleep 1000");
+        run_on(&world, &[&base], &["-d", "--name", &format!("c{number}")], &script).success();
+    }
+    let mine = |number| fs::read_to_string(upper(&world, &format!("c{number}")).join("srv/mine"));
+    until("each has written", || (0..8).all(|number| mine(number).is_ok_and(|text| !text.is_empty())));
+    for number in 0..8 {
+        assert_eq!(mine(number).unwrap(), format!("{number}\n"));
+    }
+    let (all, one) = (disk_use(&world.containers()), disk_use(&base));
+    assert!(all < one, "8 containers take {all} KiB, and what they share {one} KiB");
+    assert_eq!(before, facts(&base));
+    world.remove_all();
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task2_the_root_looks_as_the_topmost_layer_does() {

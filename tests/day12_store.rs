@@ -302,6 +302,40 @@ fn task2_a_damaged_archive_is_refused_whole() {
     }
 }
 
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_manifest_that_lies_harms_no_other_image() {
+    let world = World::new();
+    let (layout, path) = two_images(&world);
+    assert!(load(&world, &path).status.success());
+    let before = names_in(images(&world).join("blobs/sha256"));
+    // A layer of another image, and a wrong length of it.
+    let mut liar = Layout::new(&world, "liar");
+    let mut layer = liar.layer(&tar_of(&busybox()), Packed::Gzip);
+    let size = layer.descriptor["size"].as_u64().unwrap();
+    layer.descriptor["size"] = json!(size + 1);
+    let manifest = liar.image(&[layer], json!({}));
+    liar.tag("docker.io/lab/liar:v1", &manifest);
+    let archive = world.dir().join("liar.tar");
+    fs::write(&archive, tar_of(&liar.dir)).unwrap();
+    let output = load(&world, &archive);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("a manifest says"), "{}", said(&output));
+    says(&world, &["image", "prune", "-f"]);
+    assert_eq!(names_in(images(&world).join("blobs/sha256")), before);
+    drop(layout);
+
+    // An image that cannot be read any more can still be removed.
+    let shown: Value = serde_json::from_str(&says(&world, &["image", "inspect", "lab/x:v1"])).unwrap();
+    let config = images(&world).join("blobs/sha256").join(&shown[0]["Id"].as_str().unwrap()[7..]);
+    fs::write(&config, "damaged").unwrap();
+    let list = world.tiny_docker(["images"]).output().unwrap();
+    assert!(said(&list).contains("lab/x") && said(&list).contains("is skipped"), "{}", said(&list));
+    says(&world, &["rmi", "lab/x:v1"]);
+    let list = world.tiny_docker(["images"]).output().unwrap();
+    assert!(!said(&list).contains("lab/x") && said(&list).contains("lab/y"), "{}", said(&list));
+}
+
 /// Leaves what a power cut does: a note of an earlier boot about this file or layer.
 fn note(world: &World, kind: &str, hex: &str) {
     let boot = "00000000-0000-0000-0000-000000000000";

@@ -113,7 +113,7 @@ fn explain_is_as_it_was() {
         8 => "--explain run --rootfs rootfs --net none --rm sh -c true",
         9 => "--explain run --rootfs rootfs --ip 10.10.0.7 --dns 10.10.0.1 --rm sh -c true",
         11 => {
-            "--explain run --net none --layer layer --layer rootfs -v data:/srv -v rootfs/etc:/mnt:ro --tmpfs /tmp --rm sh -c true"
+            "--explain run --net none --layer layer --layer rootfs -v data:/srv -v ./rootfs/etc:/mnt:ro --tmpfs /tmp --rm sh -c true"
         }
         _ => "--explain run --net none --image lab/web:v1 --rm true",
     };

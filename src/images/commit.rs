@@ -29,6 +29,9 @@ use crate::metadata::state::State;
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
 /// Make an image of what a container wrote
+///
+/// A container that runs is not held up meanwhile: of a file that it is just writing, the image
+/// may have a part.
 #[derive(Debug, clap::Args)]
 pub struct Commit {
     #[command(flatten)]

@@ -84,7 +84,7 @@ impl<R: BufRead> Entries<R> {
 
     // ANCHOR: next
     /// The next entry; `None`: that was the last.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut extension = Extension::default();
         loop {
             let Some(header) = self.header()? else { return Ok(None) };

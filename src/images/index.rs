@@ -54,7 +54,7 @@ impl Store {
         let _ = fs::remove_file(&before);
         match fs::hard_link(&file, &before) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("link {before:?}"));
+                Err(error).with_context(|| format!("link {before:?}"))
             }
             _ => replace(&file, &serde_json::to_vec_pretty(&index)?),
         }

@@ -155,7 +155,7 @@ fn lay_aside(store: &Store, from: impl Read + 'static) -> Result<Members> {
     let aside = Aside::make(&store.dir().join("aside"), &format!("load-{}", std::process::id()))?;
     let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
     let mut entries = Entries::new(BufReader::with_capacity(BUFFER, decompress(from)?), MOST_MEMBERS);
-    while let Some(entry) = entries.next()? {
+    while let Some(entry) = entries.next_entry()? {
         let name = plain(Path::new(""), &String::from_utf8_lossy(&entry.name));
         match entry.kind {
             kind::FILE => {

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use crate::error::{self, COMMAND_FAILED, Result};
 use crate::images::collect::{Collected, collect};
 use crate::images::digest::Digest;
+use crate::images::index::name_of;
 use crate::images::list::{Found, History, Images, Tag, all, failed, find, human, inspect};
 use crate::images::reference::Reference;
 use crate::images::store::{Store, key};
@@ -39,6 +40,7 @@ impl Rmi {
         for word in &self.images {
             let found = match find(&store, word) {
                 Ok(found) => found,
+                Err(_) if self.forget(&store, word).unwrap_or(false) => continue,
                 Err(error) => {
                     error::print(&error);
                     code = if self.force { code } else { COMMAND_FAILED };
@@ -51,6 +53,18 @@ impl Rmi {
             }
         }
         Ok(code)
+    }
+
+    /// Takes away a name whose image cannot be read any more. Returns whether there is such a one.
+    fn forget(&self, store: &Store, word: &str) -> Result<bool> {
+        let name = word.parse::<Reference>()?;
+        if store.find(&name)?.is_none() {
+            return Ok(false);
+        }
+        let name = key(&name);
+        store.change_index(|index| index.manifests.retain(|entry| name_of(entry) != Some(&name)))?;
+        let (lines, _) = freed(store, &self.state, None)?;
+        print(&format!("Untagged: {}\n{lines}", familiar(&name))).map(|_| true)
     }
 
     // ANCHOR: remove
@@ -78,8 +92,7 @@ impl Rmi {
         let digest = found.image.descriptor.digest.clone();
         store.change_index(|index| {
             index.manifests.retain(|entry| {
-                let named = entry.annotations.get(crate::images::spec::REF_NAME);
-                !(entry.digest == digest && named.is_none_or(|name| names.contains(name)))
+                !(entry.digest == digest && name_of(entry).is_none_or(|name| names.contains(name)))
             });
         })?;
         let mut text: String = names.iter().map(|name| format!("Untagged: {}\n", familiar(name))).collect();

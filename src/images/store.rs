@@ -117,8 +117,14 @@ impl Store {
         let path = self.dir_of_blob(&file.digest);
         match fs::metadata(&path) {
             Ok(found) if found.len() == file.size => Ok(true),
-            // Somebody has spoiled it.
-            Ok(_) => fs::remove_file(&path).with_context(|| format!("remove {path:?}")).map(|()| false),
+            Ok(found) => {
+                // Either somebody has spoiled it, or whoever says how long it is lies.
+                unflushed::verify_blob(&self.dir, &file.digest)?;
+                if path.exists() {
+                    bail!("{} has {} bytes, and a manifest says {}", file.digest, found.len(), file.size);
+                }
+                Ok(false)
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error).with_context(|| format!("look at {path:?}")),
         }

@@ -178,13 +178,13 @@ impl Tree {
             bail!("with it the layer is larger than {} GiB", self.room >> 30);
         }
         match &entry.sparse {
-            None => while from.data(u64::MAX, |bytes| Ok(file.write_all(bytes).context("write")?))? > 0 {},
+            None => while from.data(u64::MAX, |bytes| file.write_all(bytes).context("write"))? > 0 {},
             Some(sparse) => {
                 for (offset, length) in &sparse.map {
                     file.seek(SeekFrom::Start(*offset)).context("lseek")?;
                     let mut left = *length;
                     while left > 0 {
-                        match from.data(left, |bytes| Ok(file.write_all(bytes).context("write")?))? {
+                        match from.data(left, |bytes| file.write_all(bytes).context("write"))? {
                             0 => bail!("a sparse file has less data than its map says"),
                             count => left -= count as u64,
                         }

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::Context;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
@@ -30,6 +31,9 @@ fn notes_of(store: &Path) -> PathBuf {
     store.join("unflushed")
 }
 
+/// Whether this process has left a note.
+static NOTED: AtomicBool = AtomicBool::new(false);
+
 /// Notes that the file or the layer `digest` is about to get its name. What is on a tmpfs does
 /// not outlive the boot.
 pub fn note(store: &Path, kind: &str, digest: &Digest) -> Result<()> {
@@ -39,6 +43,7 @@ pub fn note(store: &Path, kind: &str, digest: &Digest) -> Result<()> {
         return Ok(());
     }
     let path = place.join(format!("{}.{kind}.{}", boot_id()?, digest.hex()));
+    NOTED.store(true, Relaxed);
     File::create(&path).map(drop).with_context(|| format!("make {path:?}"))
 }
 
@@ -74,7 +79,7 @@ pub fn verify_after_a_power_cut(store: &Path) -> Result<()> {
 // ANCHOR_END: verify
 
 /// Removes the file `digest` if it is not what its name says.
-fn verify_blob(store: &Path, digest: &Digest) -> Result<()> {
+pub fn verify_blob(store: &Path, digest: &Digest) -> Result<()> {
     let path = place::blob(store, digest);
     let Ok(mut file) = File::open(&path) else { return Ok(()) };
     let mut hasher = Hasher::new();
@@ -82,7 +87,7 @@ fn verify_blob(store: &Path, digest: &Digest) -> Result<()> {
     if hasher.finish() == *digest {
         return Ok(());
     }
-    fs::remove_file(&path).with_context(|| format!("remove {path:?}, which a power cut has damaged"))
+    fs::remove_file(&path).with_context(|| format!("remove {path:?}, which is damaged"))
 }
 
 fn notes(store: &Path) -> Result<Vec<OsString>> {
@@ -92,9 +97,9 @@ fn notes(store: &Path) -> Result<Vec<OsString>> {
     notes.with_context(|| format!("read {place:?}"))
 }
 
-/// Has all that was added brought to the disk soon, by a process of its own. Returns at once.
+/// Has all that this process added brought to the disk soon, by another one. Returns at once.
 pub fn flush_soon(store: &Path) {
-    if notes(store).is_ok_and(|notes| !notes.is_empty()) {
+    if NOTED.swap(false, Relaxed) {
         let mut command = Command::new("/proc/self/exe");
         command.arg("flush-images").arg(store).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

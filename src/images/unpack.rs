@@ -221,7 +221,7 @@ fn limit() -> Result<()> {
 fn unpack(archive: &mut BufReader<Hashed<impl Read>>) -> Result<u64> {
     let mut entries = Entries::new(archive, MOST_ENTRIES);
     let mut tree = Tree::new(MOST_BYTES)?;
-    while let Some(entry) = entries.next()? {
+    while let Some(entry) = entries.next_entry()? {
         tree.make(&entry, &mut entries).with_context(|| format!("\"{}\"", entry.name.escape_ascii()))?;
     }
     tree.finish()

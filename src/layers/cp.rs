@@ -4,13 +4,12 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use anyhow::{Context, bail};
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat, statat,
@@ -19,8 +18,10 @@ use rustix::io::Errno;
 
 use crate::error::{self, COMMAND_FAILED, Result};
 use crate::explain::{shell, step};
+use crate::kernel;
 use crate::layers::inside::{Inside, Place};
 use crate::layers::pack::{self, Source, show};
+use crate::layers::streams::{Counted, In, Out, is_broken_pipe, size};
 use crate::layers::tree::{Identity, identity, kind};
 use crate::layers::unpack::{First, Owners, Target, TooEarly, unpack};
 use crate::metadata::state::State;
@@ -77,6 +78,11 @@ impl Cp {
     }
 
     fn copy(&self) -> Result<()> {
+        // What whoever started us has left open is not for the child in the container.
+        // (CVE-2024-21626)
+        let describe = || ("close_range(3, ~0, 0)".into(), "exec 3>&- 4>&- …".into());
+        // SAFETY: none of the runtime's own is open yet.
+        step(DAY, describe, || unsafe { kernel::close_inherited_files() })?;
         let (src, dst) = (side(&self.src), side(&self.dst));
         for (name, word) in [("SRC", &self.src), ("DST", &self.dst)] {
             if word.is_empty() {
@@ -105,41 +111,33 @@ impl Cp {
     // ANCHOR: out_of
     /// Copies `src` of the container `id` to `dst` on the host. Returns how many bytes.
     fn out_of(&self, id: &str, src: &OsStr, dst: &OsStr) -> Result<u64> {
-        let stdout = io::stdout();
-        if dst == "-" && stdout.is_terminal() {
+        let to_stdout = dst == "-";
+        if to_stdout && io::stdout().is_terminal() {
             bail!("stdout is a terminal, and an archive is no text; send it to a file or a program");
         }
         let place = Place::of(&self.state, id)?;
         let (read, write) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
         let mut read = Some(read);
-        let to_stdout = dst == "-";
         let inside = Inside::begin(&place, || {
             // The child has copies of both ends: with its own reading end open, it would never
             // hear that nobody reads.
             drop(read.take());
+            let out =
+                if to_stdout { io::stdout().as_fd().try_clone_to_owned()? } else { write.try_clone()? };
             let source = find(&inner(src), self.follow_link)?;
-            let out = if to_stdout { stdout.as_fd().try_clone_to_owned()? } else { write.try_clone()? };
-            let describe = || ("pack the archive".into(), tar(src));
-            let packed =
-                step(DAY, describe, || pack::pack(&source, Out(out), to_stdout, &made_for_the_container()));
-            match packed {
-                Err(error) if to_stdout && is_broken_pipe(&error) => {
-                    bail!("whoever reads the archive has stopped: not all of it was written")
-                }
-                outcome => outcome,
-            }
+            send(&source, src, Out(out), to_stdout, &made_for_the_container())
         })?;
         drop(write);
-        let Some(read) = read.filter(|_| !to_stdout) else {
-            return inside.end().map(|()| 0).with_context(|| format!("container {id}"));
+        let outcome = match read.filter(|_| !to_stdout) {
+            Some(read) => {
+                let describe = || ("unpack the archive".into(), untar(dst));
+                let files = |first: &First| destination(dst, first);
+                step(DAY, describe, || unpack(File::from(read), self.owners(false), files))
+            }
+            None => Ok(0),
         };
-        let describe = || ("unpack the archive".into(), untar(dst));
-        let outcome = step(DAY, describe, || {
-            unpack(File::from(read), self.owners(false), |first| destination(dst, first))
-        });
         // If the child failed, the archive has ended too early; and its own words say why.
         match (outcome, inside.end()) {
-            (Ok(bytes), Ok(())) => Ok(bytes),
             (Err(error), _) if !error.is::<TooEarly>() => Err(error),
             (_, Err(error)) => Err(error.context(format!("container {id}"))),
             (outcome, Ok(())) => outcome,
@@ -150,57 +148,73 @@ impl Cp {
     // ANCHOR: into
     /// Copies `src` of the host to `dst` in the container `id`. Returns how many bytes.
     fn into(&self, id: &str, src: &OsStr, dst: &OsStr) -> Result<u64> {
-        let stdin = io::stdin();
         let from_stdin = src == "-";
-        if from_stdin && stdin.is_terminal() {
+        if from_stdin && io::stdin().is_terminal() {
             bail!(
                 "stdin is a terminal; expected a tar archive, such as from: tar -c . | tiny-docker cp - {id}:/srv"
             );
         }
         // Before there is a child, for the most frequent mistake.
-        let source = if from_stdin { None } else { Some(find(src, self.follow_link)?) };
+        let mut source = if from_stdin { None } else { Some(find(src, self.follow_link)?) };
         let place = Place::of(&self.state, id)?;
         let (read, write) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-        let (mut write, mut source) = (Some(write), source);
+        let mut write = Some(write);
         let inside = Inside::begin(&place, || {
             // Of what is open here nothing on the host is for the child: neither this end of
             // the pipe nor the directory.
             drop((write.take(), source.take()));
-            let dst = inner(dst);
-            let is_kept = |target: Target| is_kept(target, &dst, &place.memory());
-            let describe = || ("unpack the archive".into(), untar(&dst));
-            let unpacked = step(DAY, describe, || match self.owners(from_stdin) {
-                owners if from_stdin => unpack(In(stdin), owners, |_| is_kept(directory(&dst)?)),
-                owners => {
-                    let archive = File::from(read.try_clone()?);
-                    unpack(archive, owners, |first| is_kept(destination(&dst, first)?))
-                }
-            });
-            unpacked.map(drop)
+            let archive = if from_stdin { None } else { Some(read.try_clone()?) };
+            self.receive(archive, &inner(dst), &place)
         })?;
         drop(read);
         let mut sent = 0;
         let outcome = match (source, write) {
             (Some(source), Some(write)) => {
-                let out = Counted { to: Out(write), count: &mut sent };
-                let describe = || ("pack the archive".into(), tar(src));
-                step(DAY, describe, || pack::pack(&source, out, false, &[]))
+                send(&source, src, Counted { to: Out(write), count: &mut sent }, false, &[])
             }
             _ => Ok(()),
         };
         match (outcome, inside.end()) {
-            (Ok(()), Ok(())) => Ok(sent),
             // If the child failed, nobody read on; its own words say why.
             (Err(error), Err(_)) if !is_broken_pipe(&error) => Err(error),
             (_, Err(error)) => Err(error.context(format!("container {id}"))),
-            (Err(error), Ok(())) => Err(error),
+            (outcome, Ok(())) => outcome.map(|()| sent),
         }
     }
     // ANCHOR_END: into
 
+    /// In the child: unpacks what comes from `archive` (`None`: from stdin) to `dst`.
+    fn receive(&self, archive: Option<OwnedFd>, dst: &OsStr, place: &Place) -> Result<()> {
+        let is_kept = |target: Target| is_kept(target, dst, &place.memory());
+        let owners = self.owners(archive.is_none());
+        let describe = || ("unpack the archive".into(), untar(dst));
+        let unpacked = step(DAY, describe, || match archive {
+            None => unpack(In(io::stdin()), owners, |_| is_kept(directory(dst)?)),
+            Some(archive) => unpack(File::from(archive), owners, |first| is_kept(destination(dst, first)?)),
+        });
+        unpacked.map(drop)
+    }
+
     /// Whose the copies are. What is in an archive of the user's own is for the archive to say.
     fn owners(&self, from_stdin: bool) -> Owners {
         if self.archive || from_stdin { Owners::Archived } else { Owners::Ours }
+    }
+}
+
+/// Packs `source`, which was called `path`.
+fn send(
+    source: &Source,
+    path: &OsStr,
+    out: impl Write,
+    to_stdout: bool,
+    left_empty: &[Identity],
+) -> Result<()> {
+    let describe = || ("pack the archive".into(), tar(path));
+    match step(DAY, describe, || pack::pack(source, out, to_stdout, left_empty)) {
+        Err(error) if to_stdout && is_broken_pipe(&error) => {
+            bail!("whoever reads the archive has stopped: not all of it was written")
+        }
+        outcome => outcome,
     }
 }
 
@@ -371,76 +385,4 @@ fn directory(path: &OsStr) -> Result<Target> {
     let top = open(path.as_bytes(), flags)
         .with_context(|| format!("open {path:?}; expected a directory, in which the archive is unpacked"))?;
     Ok(Target { top, renamed: None })
-}
-
-/// A stream that is not ours alone, and may be non-blocking.
-struct Out(OwnedFd);
-
-impl Write for Out {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        stream::write_all(&self.0, bytes).map(|()| bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The same to read from.
-struct In(io::Stdin);
-
-impl Read for In {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match nix::unistd::read(self.0.as_fd(), into) {
-                Err(nix::errno::Errno::EAGAIN) => {
-                    poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
-                }
-                Err(nix::errno::Errno::EINTR) => {}
-                outcome => return outcome.map_err(io::Error::from),
-            }
-        }
-    }
-}
-
-/// Counts what is written.
-struct Counted<'a, W> {
-    to: W,
-    count: &'a mut u64,
-}
-
-impl<W: Write> Write for Counted<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.to.write(bytes)?;
-        *self.count += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
-}
-
-/// As Docker says it: thousands, and three digits.
-fn size(bytes: u64) -> String {
-    let (mut amount, mut unit) = (bytes as f64, 0);
-    while amount >= 1000.0 && unit < 5 {
-        (amount, unit) = (amount / 1000.0, unit + 1);
-    }
-    let digits = if unit == 0 || amount >= 100.0 {
-        0
-    } else if amount >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{amount:.digits$}{}", ["B", "kB", "MB", "GB", "TB", "PB"][unit])
-}
-
-fn io_kind(error: &anyhow::Error) -> Option<ErrorKind> {
-    error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    io_kind(error) == Some(ErrorKind::BrokenPipe)
 }

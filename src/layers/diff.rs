@@ -17,9 +17,9 @@ use crate::error::{self, COMMAND_FAILED, Result};
 use crate::explain::step;
 use crate::layers::overlay;
 use crate::layers::pack::{CAPABILITY, show};
+use crate::layers::streams::{Out, is_broken_pipe};
 use crate::layers::tree::{Walk, kind, names, open_below, open_dir};
 use crate::metadata::state::State;
-use crate::stream;
 
 use super::DAY;
 
@@ -72,7 +72,8 @@ impl Diff {
             );
         }
         let (upper, lower) = open_layers(&record.plan.layers, &self.state.dir(&record.id))?;
-        let out = BufWriter::new(Lines);
+        let stdout = io::stdout().as_fd().try_clone_to_owned().context("dup")?;
+        let out = BufWriter::new(Out(stdout));
         match (Differ { out, above: vec![] }).walk(upper, lower) {
             // `diff | head` has what it wants.
             Err(error) if is_broken_pipe(&error) => Ok(()),
@@ -104,6 +105,9 @@ fn open_layers(layers: &[PathBuf], dir: &Path) -> Result<(OwnedFd, OwnedFd)> {
 }
 // ANCHOR_END: open_layers
 
+/// Why a walk may fail.
+const MOVED: &str = "the container moved or removed it while it was looked at; try again";
+
 /// A file in the layer, and what is below it in its place.
 struct Pair {
     upper: Stat,
@@ -128,45 +132,48 @@ impl<W: Write> Differ<W> {
     // ANCHOR: walk
     /// Goes through `upper`, the container's layer, and beside it through what is below.
     fn walk(&mut self, upper: OwnedFd, lower: OwnedFd) -> Result<()> {
-        let moved = "the container moved or removed it while it was looked at; try again";
         let mut below = Below { top: lower, path: vec![], here: None };
         let all = names(&upper).context("read the layer")?;
         let mut walk = Walk::new(upper, all).context("open the layer")?;
         self.above.push(Above::default());
         loop {
-            let Some(name) = walk.next_name() else {
-                self.above.pop();
-                if !walk.leave().context(moved)? {
-                    return self.out.flush().map_err(Into::into);
-                }
-                continue;
-            };
-            let lower = below.stat(&walk.path, &name)?;
-            let upper = match statat(&walk.here, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                // In an opaque directory, and so not seen; or deleted a moment ago.
-                Err(Errno::NOENT) => None,
-                found => Some(found.with_context(|| format!("look at {}", show(&walk.path)))?),
-            };
-            let Some(upper) = upper else {
-                if lower.is_some() && !made_by_the_runtime(&walk.path) {
-                    self.line(Change::Deleted, &walk.path)?;
-                }
-                continue;
-            };
-            let is_dir = kind(&upper) == FileType::Directory;
-            let change = self.compare(&walk, &below, &name, Pair { upper, lower })?;
-            if let Some(change) = change {
-                self.line(change, &walk.path)?;
+            while let Some(name) = walk.next_name() {
+                self.look_at(&mut walk, &mut below, &name)
+                    .with_context(|| format!("look at {}", show(&walk.path)))?;
             }
-            // What was in a directory that is gone went with it.
-            if is_dir {
-                let dir = open_dir(walk.here.as_fd(), &name).context(moved)?;
-                let hides = self.above.last().is_some_and(|above| above.hides) || is_opaque(&dir)?;
-                let names = below.names_with(&dir, &walk.path, hides)?;
-                walk.enter(dir, names).context(moved)?;
-                self.above.push(Above { shown: change.is_some(), hides });
+            self.above.pop();
+            if !walk.leave().context(MOVED)? {
+                return self.out.flush().map_err(Into::into);
             }
         }
+    }
+
+    /// Prints what there is to say of `name`, on which the walk stands. If it is a directory,
+    /// the walk goes into it.
+    fn look_at(&mut self, walk: &mut Walk, below: &mut Below, name: &CStr) -> Result<()> {
+        let lower = below.stat(&walk.path, name)?;
+        let upper = match statat(&walk.here, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // In an opaque directory, and so not seen; or deleted a moment ago.
+            Err(Errno::NOENT) if lower.is_some() && !made_by_the_runtime(&walk.path) => {
+                return self.line(Change::Deleted, &walk.path);
+            }
+            Err(Errno::NOENT) => return Ok(()),
+            found => found?,
+        };
+        let is_dir = kind(&upper) == FileType::Directory;
+        let change = self.compare(walk, below, name, Pair { upper, lower })?;
+        if let Some(change) = change {
+            self.line(change, &walk.path)?;
+        }
+        // What was in a directory that is gone went with it.
+        if is_dir {
+            let dir = open_dir(walk.here.as_fd(), name).context(MOVED)?;
+            let hides = self.above.last().is_some_and(|above| above.hides) || is_opaque(&dir)?;
+            let names = below.names_with(&dir, &walk.path, hides)?;
+            walk.enter(dir, names).context(MOVED)?;
+            self.above.push(Above { shown: change.is_some(), hides });
+        }
+        Ok(())
     }
     // ANCHOR_END: walk
 
@@ -332,20 +339,3 @@ fn print(out: &mut impl Write, change: Change, path: &[u8]) -> Result<()> {
     // ANCHOR_END: day11_task3_print_solution
 }
 // ANCHOR_END: print
-
-/// Stdout, which may be non-blocking.
-struct Lines;
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        stream::write_all(io::stdout(), bytes).map(|()| bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}

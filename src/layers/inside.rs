@@ -3,15 +3,14 @@
 //! instead, a path that was checked could be a link to /etc when it is opened. (CVE-2018-15664)
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::{set_dumpable, set_pdeathsig};
@@ -38,8 +37,9 @@ const DAY: u8 = 11;
 /// Where a container's files are.
 #[derive(Debug)]
 pub enum Place {
-    /// In the mount namespace of its process.
-    Running(Process),
+    /// In this mount namespace, its process's. It stays while it is open, whatever becomes of
+    /// the container.
+    Running(OwnedFd),
     /// On the disk. While this value lives, nobody else may remove it or use its layer.
     Ended(Box<Record>, Owner),
 }
@@ -73,7 +73,11 @@ impl Place {
             }
             match record.process()? {
                 // Until its exec it is the runtime, on its way from the host's / to its own.
-                Some(process) if has_become_the_command(process.pid)? => return Ok(Place::Running(process)),
+                Some(process) if has_become_the_command(process.pid)? => {
+                    if let Some(mounts) = mounts_of(&process)? {
+                        return Ok(Place::Running(mounts));
+                    }
+                }
                 Some(_) => {}
                 None if record.status == Status::Exited => match state.try_own(&record.id)? {
                     Some(owner) => return Ok(Place::Ended(Box::new(record), owner)),
@@ -102,12 +106,24 @@ impl Place {
 }
 // ANCHOR_END: place
 
+/// The mount namespace of a container's process; `None`: it has ended. (namespaces(7))
+fn mounts_of(process: &Process) -> Result<Option<OwnedFd>> {
+    let file = format!("/proc/{}/ns/mnt", process.pid);
+    match File::open(&file) {
+        // A process that is about to end lets go of it a moment before.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        // If it runs at this moment, that number has meant it all the time.
+        _ if process.has_ended(Some(Duration::ZERO))? => Ok(None),
+        opened => Ok(Some(opened.with_context(|| format!("open {file}"))?.into())),
+    }
+}
+
 /// Has the process `pid` come to its exec? The kernel keeps a flag for those that have not,
 /// PF_FORKNOEXEC. (proc_pid_stat(5), field 9; include/linux/sched.h)
 fn has_become_the_command(pid: i32) -> Result<bool> {
     const FORKED_AND_NO_EXEC: u64 = 0x40;
     let file = format!("/proc/{pid}/stat");
-    // It has ended since: `setns` will say so.
+    // It has ended since.
     let Ok(stat) = files::read(&file) else { return Ok(true) };
     // The second field is a name in parentheses, which may contain anything.
     let name_ends = stat.iter().rposition(|byte| *byte == b')').context("a name in parentheses")?;
@@ -216,16 +232,12 @@ fn go_in(place: &Place, container: Option<&mut Container>, host: (u64, u64)) -> 
     let describe = || ("prctl(PR_SET_DUMPABLE, 0)".into(), "no shell can do that".into());
     step(DAY, describe, || set_dumpable(false))?;
     match (place, container) {
-        (Place::Running(process), _) => {
-            let pid = process.pid;
+        (Place::Running(mounts), _) => {
             let describe = || {
-                let call = format!("setns(pidfd of {pid}, CLONE_NEWNS)");
-                (call, format!("nsenter --target {pid} --mount"))
+                let call = "setns(/proc/PID/ns/mnt of its process, CLONE_NEWNS)";
+                (call.into(), "nsenter --target PID --mount".into())
             };
-            step(DAY, describe, || match setns(process.as_fd(), CloneFlags::CLONE_NEWNS) {
-                Err(Errno::ESRCH) => bail!("it has just ended; try again"),
-                outcome => outcome.map_err(Into::into),
-            })?;
+            step(DAY, describe, || setns(mounts, CloneFlags::CLONE_NEWNS))?;
         }
         (Place::Ended(..), Some(container)) => {
             namespaces::make_mounts_private()?;

@@ -21,6 +21,7 @@ pub mod new_file;
 pub mod overlay;
 pub mod pack;
 pub mod sparse;
+pub mod streams;
 pub mod tree;
 pub mod unpack;
 pub mod volume;

@@ -51,7 +51,7 @@ pub fn build(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
     let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
     mount_overlay(&options(&lower, &own_layer), layers, &own)?;
     drop((lower, own_layer));
-    descriptors.as_before()?;
+    descriptors.restore()?;
     // By its path, where the overlay is now.
     open_dir(&own)
 }
@@ -67,7 +67,7 @@ pub fn build_lower(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
     let options = format!("lowerdir={},redirect_dir=off,metacopy=off,index=off", numbers.join(":"));
     mount_overlay(&options, layers, &own)?;
     drop(lower);
-    descriptors.as_before()?;
+    descriptors.restore()?;
     open_dir(&own)
 }
 
@@ -177,7 +177,7 @@ impl Descriptors {
         Ok(Descriptors(before))
     }
 
-    fn as_before(self) -> Result<()> {
+    fn restore(self) -> Result<()> {
         setrlimit(Resource::Nofile, self.0).context("setrlimit(RLIMIT_NOFILE)")
     }
 }

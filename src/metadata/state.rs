@@ -6,6 +6,7 @@
 //!                                      config.json.room   room for the last one, until then
 //!                                      container.log      from day 5 on
 //!                                      cgroup             from day 7 on: where it is
+//!                                      layer/upper        from day 11 on: what it writes
 //!                                      lock               held by its owner
 //!                      aside/<id>                         one that is being made or removed
 //!                      flush                              held by whoever is about to flush
