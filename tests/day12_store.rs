@@ -269,7 +269,7 @@ fn task2_saved_images_are_read_by_others_and_by_us() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_a_damaged_archive_is_refused_whole() {
+fn task2_long_a_damaged_archive_is_refused_whole() {
     let world = World::new();
     let (layout, _) = two_images(&world);
     let path = world.dir().join("damaged.tar");
@@ -395,7 +395,7 @@ fn task2_after_a_power_cut_nothing_half_is_taken_for_whole() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_whoever_removes_leaves_alone_what_is_being_added() {
+fn task2_long_whoever_removes_leaves_alone_what_is_being_added() {
     let world = World::new();
     let (_, path) = two_images(&world);
     loaded(&world, &path);
