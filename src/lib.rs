@@ -64,12 +64,12 @@ pub mod netns;
 #[cfg(feature = "day9-net")]
 pub mod net;
 
-#[cfg(feature = "day12-images")]
-pub mod images;
-
 // Day 10 has no feature of its own: it looks at what all days need.
 #[cfg(feature = "day9-net")]
 pub mod doctor;
 
 #[cfg(feature = "day11-layers")]
 pub mod layers;
+
+#[cfg(feature = "day12-images")]
+pub mod images;

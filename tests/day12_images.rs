@@ -121,6 +121,53 @@ fn task1_a_name_with_capitals_is_refused() {
     }
 }
 
+/// What a name means is in what is said when its registry cannot be reached: by way of a proxy
+/// at a port where nobody listens.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_what_goes_without_saying_is_put_in() {
+    let world = World::new();
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let by_digest = [format!("alpine@{digest}"), format!("docker.io/library/alpine@{digest}: ")];
+    let both = [format!("tom/web:1@{digest}"), format!("docker.io/tom/web:1@{digest}: ")];
+    for (short, whole) in [
+        ("alpine", "docker.io/library/alpine:latest: "),
+        ("alpine:3.20", "docker.io/library/alpine:3.20: "),
+        ("tom/web", "docker.io/tom/web:latest: "),
+        ("index.docker.io/alpine", "docker.io/library/alpine:latest: "),
+        ("box:5000", "docker.io/library/box:5000: "),
+        ("box.example/web/of/tom:1", "box.example/web/of/tom:1: "),
+        ("box:5000/web", "box:5000/web:latest: "),
+        ("localhost/web", "localhost/web:latest: "),
+        (&by_digest[0], &by_digest[1]),
+        (&both[0], &both[1]),
+    ] {
+        let mut command = world.tiny_docker(["pull", short]);
+        let output =
+            command.env("HTTPS_PROXY", "http://127.0.0.1:1").env_remove("NO_PROXY").output().unwrap();
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(&format!("tiny-docker: {whole}")), "{short} is {whole}: {text}");
+        // Docker Hub is one of its hosts by name, and another one on the network.
+        let host = if whole.starts_with("docker.io/") { "registry-1.docker.io" } else { "" };
+        assert!(text.contains(host), "{text}");
+    }
+    let bad = [
+        "",
+        "/web",
+        "a//b",
+        "alpine:",
+        "alpine@latest",
+        "../../etc",
+        "a..b",
+        "-a",
+        "https://box.example/web",
+    ];
+    for name in bad {
+        fails(&world, &[name], &[&format!("the image name {name:?}")]);
+    }
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task1_of_an_index_comes_the_image_for_this_platform() {
@@ -128,11 +175,23 @@ fn task1_of_an_index_comes_the_image_for_this_platform() {
     let mut layout = Layout::new(&world, "layout");
     let [arm64, amd64] = ["arm64", "amd64"]
         .map(|machine| layout.image_for(machine, &[layer(&layout, machine, 100)], json!({"Cmd": ["sh"]})));
-    let index = layout.index(&[arm64.clone(), amd64.clone()]);
+    // Older variants of a processor run as well; the newest that runs is best.
+    let [v5, v7] = ["v5", "v7"].map(|variant| {
+        let mut arm = layout.image_for("arm", &[layer(&layout, variant, 100)], json!({"Cmd": ["sh"]}));
+        arm["platform"]["variant"] = json!(variant);
+        arm
+    });
+    let index = layout.index(&[v5, v7.clone(), arm64.clone(), amd64.clone()]);
     layout.tag("1", &index);
     let shelf = Shelf::open(&layout, |_| Answer::Honest);
     let name = shelf.name("web:1");
-    fails(&world, &["--platform", "linux/s390x", &name], &["linux/s390x", "linux/arm64, linux/amd64"]);
+    fails(
+        &world,
+        &["--platform", "linux/s390x", &name],
+        &["linux/s390x", "linux/arm/v7, linux/arm64, linux/amd64"],
+    );
+    pulls(&world, &["--platform", "linux/arm/v7", &name]);
+    assert_eq!(called(&world, &name)["digest"], v7["digest"]);
     pulls(&world, &["--platform", "linux/arm64", &name]);
     assert_eq!(called(&world, &name)["digest"], arm64["digest"]);
     // Not the one that is here by now: it is for another machine.
@@ -407,7 +466,8 @@ fn task2_a_beginning_that_is_wrong_is_loaded_anew() {
 fn start(world: &World, name: &str) -> Child {
     let mut command = Command::new(binary());
     command.args(["pull", name]).current_dir(world.dir());
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    // What it complains of is what a test that fails shows.
+    command.stdout(Stdio::null()).spawn().unwrap()
 }
 
 fn end(pull: &mut Child, signal: Signal) {

@@ -33,6 +33,13 @@ fn two_images(world: &World) -> (Layout, PathBuf) {
     (layout, path)
 }
 
+/// Loads an archive, which must succeed.
+#[track_caller]
+fn loaded(world: &World, path: &Path) {
+    let output = load(world, path);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
 fn load(world: &World, path: &Path) -> Output {
     world.tiny_docker([Path::new("load"), Path::new("-i"), path]).output().unwrap()
 }
@@ -100,11 +107,11 @@ fn task2_the_store_is_a_layout_that_other_tools_read() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_images_are_listed_and_shown_in_dockers_words() {
+fn task3_images_are_listed_and_shown_in_dockers_words() {
     let world = World::new();
     assert_eq!(says(&world, &["images"]), "REPOSITORY   TAG   IMAGE ID   CREATED   SIZE\n");
     let (_, path) = two_images(&world);
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     let list = says(&world, &["images"]);
     let head: Vec<_> =
         list.lines().next().unwrap().split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
@@ -140,7 +147,7 @@ fn task2_images_are_listed_and_shown_in_dockers_words() {
 fn task2_a_tag_is_a_name_and_the_last_one_keeps_the_image() {
     let world = World::new();
     let (_, path) = two_images(&world);
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     says(&world, &["tag", "lab/x:v1", "box.example:5000/mine"]);
     let list = says(&world, &["images"]);
     assert!(list.contains("box.example:5000/mine   latest"), "{list}");
@@ -157,7 +164,7 @@ fn task2_a_tag_is_a_name_and_the_last_one_keeps_the_image() {
     world.tiny_docker(["rmi", "-f", "lab/x:v1"]).assert().success();
 
     // A name that moves to another image leaves the old one without any.
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     says(&world, &["tag", "lab/y:v1", "lab/x:v1"]);
     assert!(says(&world, &["images"]).contains("<none>"), "the old one is still there");
     let pruned = says(&world, &["image", "prune", "-f"]);
@@ -174,7 +181,7 @@ fn task2_a_tag_is_a_name_and_the_last_one_keeps_the_image() {
 fn task2_prune_asks() {
     let world = World::new();
     let (_, path) = two_images(&world);
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     let ask = |answer: &'static str| {
         let output = world.tiny_docker(["image", "prune", "-a"]).write_stdin(answer).output().unwrap();
         assert!(output.status.success() && said(&output).contains("[y/N]"), "{}", said(&output));
@@ -187,10 +194,10 @@ fn task2_prune_asks() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_what_a_container_needs_stays() {
+fn task4_what_a_container_needs_stays() {
     let world = World::new();
     let (_, path) = two_images(&world);
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     let run = ["run", "--net", "none", "--name", "user", "--image", "lab/y:v1"];
     assert_eq!(says(&world, &run), "own\n");
     fails(&world, &["rmi", "lab/y:v1"], &["user", "-f"]);
@@ -207,10 +214,10 @@ fn task2_what_a_container_needs_stays() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_saved_images_are_read_by_others_and_by_us() {
+fn task4_saved_images_are_read_by_others_and_by_us() {
     let world = World::new();
     let (_, path) = two_images(&world);
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     let ids = says(&world, &["images", "-q", "--no-trunc"]);
     // Through a pipe, both of them.
     let both = world.tiny_docker(["save", "lab/x:v1", "lab/y:v1"]).output().unwrap();
@@ -262,7 +269,7 @@ fn task2_saved_images_are_read_by_others_and_by_us() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_a_damaged_archive_is_refused_whole() {
+fn task2_long_a_damaged_archive_is_refused_whole() {
     let world = World::new();
     let (layout, _) = two_images(&world);
     let path = world.dir().join("damaged.tar");
@@ -307,7 +314,7 @@ fn task2_a_damaged_archive_is_refused_whole() {
 fn task2_a_manifest_that_lies_harms_no_other_image() {
     let world = World::new();
     let (layout, path) = two_images(&world);
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     let before = names_in(images(&world).join("blobs/sha256"));
     // A layer of another image, and a wrong length of it.
     let mut liar = Layout::new(&world, "liar");
@@ -344,10 +351,10 @@ fn note(world: &World, kind: &str, hex: &str) {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_after_a_power_cut_nothing_half_is_taken_for_whole() {
+fn task4_after_a_power_cut_nothing_half_is_taken_for_whole() {
     let world = World::new();
     let (_, path) = two_images(&world);
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     let store = images(&world);
     // What was added is on its way to the disk; then nothing is noted any more.
     until("it is on the disk", || names_in(store.join("unflushed")).is_empty());
@@ -374,7 +381,7 @@ fn task2_after_a_power_cut_nothing_half_is_taken_for_whole() {
     assert_eq!(layers(&world).len(), unpacked.len() - 1);
     assert!(names_in(store.join("unflushed")).iter().all(|name| !name.starts_with("00000000")));
     // What is missing comes again.
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     assert_eq!((names_in(store.join("blobs/sha256")), layers(&world)), (blobs, unpacked));
     assert!(!damaged.join("half").exists());
     assert_eq!(says(&world, &["run", "--rm", "--net", "none", "--image", "lab/y:v1"]), "own\n");
@@ -388,10 +395,10 @@ fn task2_after_a_power_cut_nothing_half_is_taken_for_whole() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_whoever_removes_leaves_alone_what_is_being_added() {
+fn task2_long_whoever_removes_leaves_alone_what_is_being_added() {
     let world = World::new();
     let (_, path) = two_images(&world);
-    assert!(load(&world, &path).status.success());
+    loaded(&world, &path);
     // A load that is held up before its images have names.
     let mut found = false;
     for moment in (5..60).rev() {

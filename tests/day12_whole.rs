@@ -241,7 +241,9 @@ fn task5_long_there_and_back() {
         "--log-driver",
         "none",
         "--ulimit",
-        "host",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=4096:4096",
         &id,
     ];
     assert_eq!(String::from_utf8(podman(&world, &words)).unwrap(), "new\n");

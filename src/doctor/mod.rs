@@ -202,11 +202,11 @@ impl Doctor {
     fn room(&self) -> Result<Found> {
         let found = statvfs(self.place()).context("statvfs")?;
         let mebibytes = (found.f_bavail * found.f_frsize) >> 20;
-        if mebibytes < 1024 {
+        if mebibytes < 256 {
             let hint = "few images fit; keep them elsewhere: --root DIR";
             return Ok(Found::Note(format!("{mebibytes} MiB are free"), hint));
         }
-        fine("at least 1 GiB")
+        fine("at least 256 MiB")
     }
 
     /// Can records be kept there?

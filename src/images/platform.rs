@@ -13,7 +13,9 @@ impl FromStr for Platform {
     /// `linux/arm/v7`, `linux/amd64`, or `arm64` alone.
     fn from_str(text: &str) -> Result<Platform> {
         let words: Vec<&str> = text.split('/').collect();
-        let fine = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let fine = |word: &&str| {
+            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
         ensure!(
             words.len() <= 3 && words.iter().all(fine),
             "the platform {text:?}: expected OS/ARCHITECTURE, such as linux/amd64 or linux/arm/v7"

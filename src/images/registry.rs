@@ -106,7 +106,7 @@ impl Registry {
                 authorization = None;
             }
             let response = match request.send(&self.http, &url, authorization) {
-                Err(error) if self.try_without_tls(&error) => {
+                Err(error) if registry.scheme_str() == Some("https") && self.try_without_tls(&error) => {
                     (url, registry) = (self.url(&request.path)?, self.url("/v2/")?);
                     continue;
                 }
@@ -126,10 +126,11 @@ impl Registry {
     }
     // ANCHOR_END: follow
 
-    /// Nobody there speaks TLS: without it then, if that is allowed.
+    /// Nobody there speaks TLS: without it then, if that is allowed. Another thread may have
+    /// found that out already, since this one asked.
     fn try_without_tls(&self, error: &ureq::Error) -> bool {
-        let first = !self.settled.load(Relaxed) && !self.plain.load(Relaxed);
-        let without = first && self.http.may_be_plain && speaks_no_tls(error);
+        let undecided = !self.settled.load(Relaxed) || self.plain.load(Relaxed);
+        let without = undecided && self.http.may_be_plain && speaks_no_tls(error);
         if without {
             self.plain.store(true, Relaxed);
         }
