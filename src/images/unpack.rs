@@ -39,7 +39,7 @@ use crate::rootfs::mount::{Dir, take};
 use crate::wait::signal_name;
 
 /// What one layer may take. The largest that people use have some 100,000 files and 20 GiB.
-const MOST_ENTRIES: u64 = 2_000_000;
+const MOST_ENTRIES: u64 = 1_000_000;
 const MOST_BYTES: u64 = 256 << 30;
 const MOST_MEMORY: u64 = 1 << 30;
 
