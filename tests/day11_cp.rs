@@ -284,12 +284,12 @@ fn task3_any_name_is_one_line() {
 fn task3_a_tree_deeper_than_a_path_can_be_long() {
     let world = World::new();
     ended(&world, &[], "mkdir /srv/deep");
-    dig(&upper(&world).join("srv/deep"), 2500);
+    dig(&upper(&world).join("srv/deep"), 1200);
     // With few open files and a small stack: neither may grow with the depth.
     let mut command = world.called_by(r#"ulimit -Sn 40; ulimit -Ss 256; "$0" diff web"#);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 2 + 2500 + 1);
+    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 2 + 1200 + 1);
     assert!(output.stdout.ends_with(b"/deeper/deeper/bottom\n"));
     // Who has read enough is no error.
     let script = r#"set -o pipefail; "$0" diff web | head -n 1"#;
@@ -316,13 +316,23 @@ fn task3_what_has_no_layer_is_told_so() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-// The table in docker-cp(1), in both directions.
-fn task5_dockers_rules_for_names() {
+fn task5_dockers_rules_for_what_comes_out() {
+    dockers_rules("out");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_dockers_rules_for_what_goes_in() {
+    dockers_rules("in");
+}
+
+/// The table in docker-cp(1).
+fn dockers_rules(direction: &str) {
     let world = World::new();
-    for direction in ["out", "in"] {
+    {
         let host = world.dir().join("host");
         fs::create_dir_all(&host).unwrap();
-        ended(&world, &[], "true");
+        running(&world, &[], "true");
         let make = |script: &str| {
             let mut command = world.called_by(script);
             command.current_dir(&host).assert().success();
@@ -549,9 +559,18 @@ fn task5_a_file_with_holes_takes_no_more_room() {
             assert_eq!(&text, b"something");
         }
     }
-    // Others read it, too: GNU tar's way to say where the holes are.
-    let script = r#""$0" cp web:/image - | tar -xSO | head -c 9"#;
-    world.called_by(script).assert().stdout("something");
+    // Others read it, too; and what they write is read, or refused.
+    let script =
+        r#"mkdir out; "$0" cp web:/image - | tar -xSC out && du -k out/image && tail -c 9 out/image"#;
+    world.called_by(script).assert().success().stdout(
+        predicate::str::ends_with("out/imagesomething").or(predicate::str::ends_with("out/image\nsomething")),
+    );
+    let script = r#"tar --format=posix --sparse-version=0.1 -cS image | "$0" cp - web:/srv"#;
+    world.called_by(script).assert().success();
+    let found = fs::metadata(upper(&world).join("srv/image")).unwrap();
+    assert!(found.len() == size && found.blocks() * 512 < 4 << 20, "{} blocks", found.blocks());
+    let script = r#"tar --format=posix --sparse-version=1.0 -cS image | "$0" cp - web:/srv"#;
+    world.called_by(script).assert().code(1).stderr(contains("tar --sparse-version=0.1"));
     world.remove_all();
 }
 
@@ -724,7 +743,7 @@ fn task5_what_was_copied_before_leads_nowhere() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 // https://nvd.nist.gov/vuln/detail/CVE-2018-15664
-fn task5_a_race_of_links_is_lost() {
+fn task5_long_a_race_of_links_is_lost() {
     let world = World::new();
     let secret = world.dir().join("secret");
     fs::create_dir(&secret).unwrap();
@@ -739,7 +758,7 @@ fn task5_a_race_of_links_is_lost() {
     );
     running(&world, &[], &script);
     fs::write(world.dir().join("file"), "own\n").unwrap();
-    for number in 0..60 {
+    for number in 0..30 {
         let out = format!("out{number}");
         let words = match number % 3 {
             0 => ["cp", "web:/srv", &out],
@@ -780,6 +799,9 @@ fn task5_an_ended_container_has_the_files_that_it_had() {
     for (path, text) in [("/data/f", "v\n"), ("/bound/f", "b\n"), ("/srv/f", "u\n"), ("/own", "l\n")] {
         assert_eq!(inside(&world, path), text);
     }
+    // Also those that it has never written.
+    let below = fs::read_to_string(busybox().join("etc/passwd")).unwrap();
+    assert_eq!(inside(&world, "/etc/passwd"), below);
     assert!(inside(&world, "/etc/hosts").contains("its-name"));
     assert_eq!(inside(&world, "/etc/hostname"), "its-name\n");
     fs::write(world.dir().join("new"), "new\n").unwrap();
@@ -802,7 +824,13 @@ fn task5_an_ended_container_has_the_files_that_it_had() {
     assert_eq!(inside(&world, "/srv/f"), "u\n");
     world.remove_all();
     world.tiny_docker(["volume", "rm", "data"]).assert().success();
-    // In one that could not write its root, nobody can.
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_where_the_container_could_not_write_nobody_can() {
+    let world = World::new();
+    fs::write(world.dir().join("new"), "new\n").unwrap();
     ended(&world, &["--read-only", "-v", "data:/data"], "echo v > /data/f");
     cp(&world, ["new", "web:/srv/new"]).code(1).stderr(contains("Read-only file system"));
     cp(&world, ["new", "web:/data/new"]).success();
@@ -949,10 +977,10 @@ fn task5_a_full_disk_and_a_reader_that_goes_away_are_errors() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task5_a_tree_deeper_than_a_path_can_be_long() {
+fn task5_long_a_tree_deeper_than_a_path_can_be_long() {
     let world = World::new();
     ended(&world, &[], "mkdir /srv/deep");
-    dig(&upper(&world).join("srv/deep"), 1500);
+    dig(&upper(&world).join("srv/deep"), 700);
     let limits = "ulimit -Sn 40; ulimit -Ss 256;";
     world.called_by(&format!(r#"{limits} "$0" cp web:/srv/deep out"#)).assert().success().stderr("");
     world.called_by(&format!(r#"{limits} "$0" cp out web:/back"#)).assert().success().stderr("");
@@ -960,8 +988,8 @@ fn task5_a_tree_deeper_than_a_path_can_be_long() {
         let output = std::process::Command::new("find").arg(dir).output().unwrap();
         output.stdout.iter().filter(|byte| **byte == b'\n').count()
     };
-    assert_eq!(count(&world.dir().join("out")), 1 + 1500 + 1);
-    assert_eq!(count(&upper(&world).join("back")), 1 + 1500 + 1);
+    assert_eq!(count(&world.dir().join("out")), 1 + 700 + 1);
+    assert_eq!(count(&upper(&world).join("back")), 1 + 700 + 1);
     // (The harness's own way to remove things is not made for this.)
     for dir in [world.dir().join("out"), upper(&world).join("back")] {
         assert!(std::process::Command::new("rm").arg("-rf").arg(dir).status().unwrap().success());
@@ -1003,7 +1031,9 @@ fn task5_long_killed_at_every_moment_a_copy_is_whole_or_not_there() {
                 }
                 let _ = fs::remove_file(world.dir().join("got"));
                 // The container is nobody's, and as it was.
-                assert_eq!(inside(&world, "/srv/d/f").len(), 300_000, "{who}:{moment}");
+                if moment % 8 == 1 {
+                    assert_eq!(inside(&world, "/srv/d/f").len(), 300_000, "{who}:{moment}");
+                }
             }
         }
     }

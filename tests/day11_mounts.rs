@@ -39,7 +39,7 @@ fn host_dir(world: &World, dir: &str, name: &str) -> String {
 }
 
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_a_directory_of_the_host_is_seen_inside() {
     let world = World::new();
     let dir = host_dir(&world, "www", "index");
@@ -63,7 +63,7 @@ fn task4_a_directory_of_the_host_is_seen_inside() {
 // What is mounted below a directory that is read-only was writable until Docker 25.
 // https://github.com/moby/moby/issues/23499
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_read_only_is_so_all_the_way_down() {
     let world = World::new();
     let dir = host_dir(&world, "outer", "file");
@@ -77,7 +77,7 @@ fn task4_read_only_is_so_all_the_way_down() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_a_file_of_the_host_too() {
     let world = World::new();
     let dir = host_dir(&world, "conf", "app.conf");
@@ -102,7 +102,7 @@ fn task4_a_file_of_the_host_too() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_v_makes_what_the_host_lacks_and_mount_does_not() {
     let world = World::new();
     let missing = world.dir().join("not/there");
@@ -119,7 +119,7 @@ fn task4_v_makes_what_the_host_lacks_and_mount_does_not() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_mount_takes_what_v_cannot_say() {
     let world = World::new();
     let dir = host_dir(&world, "a,b:c", "file");
@@ -140,7 +140,7 @@ fn task4_mount_takes_what_v_cannot_say() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_memory_with_options() {
     let world = World::new();
     run(
@@ -168,7 +168,7 @@ fn task4_memory_with_options() {
 // Docker sorts them, and others did not at first.
 // https://github.com/containerd/nerdctl/issues/2254
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_mounts_go_into_each_other_in_any_order() {
     let world = World::new();
     let (outer, inner) = (host_dir(&world, "outer", "o"), host_dir(&world, "inner", "i"));
@@ -186,7 +186,7 @@ fn task4_mounts_go_into_each_other_in_any_order() {
 // CVE-2024-45310: what is missing to mount on was made outside by the same way.
 // https://nvd.nist.gov/vuln/detail/CVE-2024-45310
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_a_link_cannot_lead_a_mount_out() {
     let world = World::new();
     let rootfs = world.copy_of_rootfs("rootfs");
@@ -213,7 +213,7 @@ fn task4_a_link_cannot_lead_a_mount_out() {
 /// The same with somebody who exchanges a directory for a link all the time. (What a mount
 /// would leave on the host, the end of the test finds.)
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_long_nor_can_a_link_that_comes_and_goes() {
     let world = World::new();
     let outside = host_dir(&world, "outside", "secret");
@@ -247,7 +247,7 @@ fn task4_long_nor_can_a_link_that_comes_and_goes() {
 // there can lie to both. CVE-2019-16884 (https://nvd.nist.gov/vuln/detail/CVE-2019-16884),
 // CVE-2023-27561 (https://nvd.nist.gov/vuln/detail/CVE-2023-27561)
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_nothing_is_mounted_over_proc() {
     let world = World::new();
     let rootfs = world.copy_of_rootfs("rootfs");
@@ -270,7 +270,7 @@ fn task4_nothing_is_mounted_over_proc() {
 // https://github.com/opencontainers/runc/issues/2683 (through a link), and
 // https://github.com/opencontainers/runc/issues/5090 (on a link that leads nowhere)
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_a_link_inside_leads_to_where_it_should() {
     let world = World::new();
     let rootfs = world.copy_of_rootfs("rootfs");
@@ -287,7 +287,7 @@ fn task4_a_link_inside_leads_to_where_it_should() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_a_read_only_root_may_have_a_writable_mount() {
     let world = World::new();
     let dir = host_dir(&world, "data", "file");
@@ -300,7 +300,7 @@ fn task4_a_read_only_root_may_have_a_writable_mount() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_a_hosts_file_of_the_users_own() {
     let world = World::new();
     let dir = host_dir(&world, "etc", "hosts");
@@ -315,7 +315,7 @@ fn task4_a_hosts_file_of_the_users_own() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_what_cannot_be_is_said_before_anything_is_made() {
     let world = World::new();
     let long = format!("{}:/x", "v".repeat(256));
@@ -348,7 +348,7 @@ fn task4_what_cannot_be_is_said_before_anything_is_made() {
 // A mount point that is missing in what is mounted read-only.
 // https://github.com/moby/moby/issues/39587
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_a_mount_in_a_read_only_mount() {
     let world = World::new();
     let (outer, inner) = (host_dir(&world, "outer", "o"), host_dir(&world, "inner", "i"));
@@ -364,7 +364,7 @@ fn task4_a_mount_in_a_read_only_mount() {
 
 /// A place that only root may enter, for a user in the container who is not root.
 #[test]
-#[ignore]
+#[ignore = "privileged: make vm-test"]
 fn task4_the_way_to_it_on_the_host_does_not_matter() {
     let world = World::new();
     let dir = host_dir(&world, "private/open", "file");

@@ -107,7 +107,7 @@ fn task2_the_store_is_a_layout_that_other_tools_read() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_images_are_listed_and_shown_in_dockers_words() {
+fn task3_images_are_listed_and_shown_in_dockers_words() {
     let world = World::new();
     assert_eq!(says(&world, &["images"]), "REPOSITORY   TAG   IMAGE ID   CREATED   SIZE\n");
     let (_, path) = two_images(&world);
@@ -194,7 +194,7 @@ fn task2_prune_asks() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_what_a_container_needs_stays() {
+fn task4_what_a_container_needs_stays() {
     let world = World::new();
     let (_, path) = two_images(&world);
     loaded(&world, &path);
@@ -214,7 +214,7 @@ fn task2_what_a_container_needs_stays() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_saved_images_are_read_by_others_and_by_us() {
+fn task4_saved_images_are_read_by_others_and_by_us() {
     let world = World::new();
     let (_, path) = two_images(&world);
     loaded(&world, &path);
@@ -351,7 +351,7 @@ fn note(world: &World, kind: &str, hex: &str) {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_after_a_power_cut_nothing_half_is_taken_for_whole() {
+fn task4_after_a_power_cut_nothing_half_is_taken_for_whole() {
     let world = World::new();
     let (_, path) = two_images(&world);
     loaded(&world, &path);

@@ -242,6 +242,8 @@ fn task5_long_there_and_back() {
         "none",
         "--ulimit",
         "nofile=1024:1024",
+        "--ulimit",
+        "nproc=4096:4096",
         &id,
     ];
     assert_eq!(String::from_utf8(podman(&world, &words)).unwrap(), "new\n");

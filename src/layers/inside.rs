@@ -48,6 +48,10 @@ pub enum Place {
 /// copied is gone when that is done.
 const MEMORY: [&str; 3] = ["/dev", "/dev/shm", "/proc"];
 
+/// How much of its error a child says, in bytes: a container chooses how long its paths are, and
+/// nobody reads before the child has ended. So it must fit into the pipe. (pipe(7), "Pipe capacity")
+const MOST_WORDS: usize = 16 << 10;
+
 /// A child at work in there.
 pub struct Inside {
     child: Child,
@@ -164,7 +168,8 @@ impl Inside {
                     .and_then(|()| go_in(place, container.as_mut(), host))
                     .and_then(|()| work());
                 if let Err(error) = &outcome {
-                    let _ = say.write_all(format!("{error:#}").as_bytes());
+                    let words = format!("{error:#}").into_bytes();
+                    let _ = say.write_all(&words[..words.len().min(MOST_WORDS)]);
                 }
                 kernel::exit_now(u8::from(outcome.is_err()))
             }

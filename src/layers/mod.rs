@@ -13,6 +13,7 @@
 pub mod copy;
 pub mod cp;
 pub mod diff;
+pub mod entry;
 pub mod first_use;
 pub mod inside;
 pub mod lower;

@@ -8,12 +8,13 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::Result;
+use crate::layers::sparse::Map;
 
 /// A file that is being made.
 #[derive(Debug)]
@@ -97,6 +98,26 @@ impl NewFile {
         }
         self.file.set_len(at)?;
         Ok(at)
+    }
+
+    /// The same of a file with holes, of which `from` has what is between them. Returns its size.
+    pub fn fill_between_holes(&mut self, from: &mut impl Read, map: &Map, size: u64) -> Result<u64> {
+        let mut buffer = vec![0; 64 << 10];
+        for (offset, length) in map {
+            let (mut at, end) = (*offset, offset + length);
+            while at < end {
+                let most = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+                match from.read(&mut buffer[..most])? {
+                    0 => bail!("{} bytes of it did not come", end - at),
+                    count => {
+                        self.file.write_all_at(&buffer[..count], at)?;
+                        at += count as u64;
+                    }
+                }
+            }
+        }
+        self.file.set_len(size)?;
+        Ok(size)
     }
 
     /// Gives the file its name, `name` in `dir`, in place of what has it. (linkat(2))

@@ -79,6 +79,9 @@ impl<W: Write> Write for Guarded<'_, W> {
     }
 }
 
+/// What is said of a file before its entry: keys and values. (tar(5), "Pax Interchange Format")
+type Records = Vec<(&'static str, Vec<u8>)>;
+
 struct Pack<'a, W: Write> {
     out: Builder<Guarded<'a, W>>,
     for_others: bool,
@@ -146,7 +149,7 @@ impl<W: Write> Pack<'_, W> {
         let opened = open(dir, name, OFlags::DIRECTORY, follow)?;
         let found = fstat(&opened)?;
         let mut header = header(&found, EntryType::Directory)?;
-        self.put(&mut header, &[path, b"/"].concat(), None, None, &found, std::io::empty())?;
+        self.put(&mut header, &[path, b"/"].concat(), None, vec![], &found, std::io::empty())?;
         Ok(Some(opened))
     }
 
@@ -164,7 +167,7 @@ impl<W: Write> Pack<'_, W> {
         if found.st_nlink > 1 {
             if let Some(first) = self.links.get(&identity(&found)).cloned() {
                 let mut header = header(&found, EntryType::Link)?;
-                return self.put(&mut header, path, Some(&first), None, &found, std::io::empty());
+                return self.put(&mut header, path, Some(&first), vec![], &found, std::io::empty());
             }
             self.links.insert(identity(&found), path.to_vec());
         }
@@ -173,15 +176,16 @@ impl<W: Write> Pack<'_, W> {
         let size = found.st_size as u64;
         let mut header = header(&found, EntryType::Regular)?;
         header.set_size(size);
+        let mut more = self.capability_record(capability);
         match sparse::map(&file, size)? {
             Some(map) => {
-                let blocks = sparse::describe(&map, size, &mut header)?;
-                let data = blocks.as_slice().chain(sparse::Data::new(&file, &map));
-                self.put(&mut header, path, None, capability, &found, data)
+                header.set_size(sparse::length(&map));
+                more.extend(sparse::describe(&map, size));
+                self.put(&mut header, path, None, more, &found, sparse::Data::new(&file, &map))
             }
             None => {
                 let data = Exactly { file: &file, left: size };
-                self.put(&mut header, path, None, capability, &found, data)
+                self.put(&mut header, path, None, more, &found, data)
             }
         }
     }
@@ -205,7 +209,18 @@ impl<W: Write> Pack<'_, W> {
         let mut header = header(found, entry)?;
         header.set_device_major(major(found.st_rdev))?;
         header.set_device_minor(minor(found.st_rdev))?;
-        self.put(&mut header, path, target.as_deref(), None, found, std::io::empty())
+        self.put(&mut header, path, target.as_deref(), vec![], found, std::io::empty())
+    }
+
+    fn capability_record(&self, capability: Option<Vec<u8>>) -> Records {
+        match capability {
+            Some(value) if self.for_others => vec![(XATTR, value)],
+            Some(value) => {
+                let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+                vec![(XATTR_IN_HEX, hex.into_bytes())]
+            }
+            None => vec![],
+        }
     }
 
     /// Writes one entry, and before it what does not fit into its header.
@@ -214,20 +229,12 @@ impl<W: Write> Pack<'_, W> {
         header: &mut Header,
         path: &[u8],
         target: Option<&[u8]>,
-        capability: Option<Vec<u8>>,
+        mut more: Records,
         found: &Stat,
         data: impl Read,
     ) -> Result<()> {
         // The header has the seconds.
-        let mut more = vec![("mtime", time(found).into_bytes())];
-        match capability {
-            Some(value) if self.for_others => more.push((XATTR, value)),
-            Some(value) => {
-                let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-                more.push((XATTR_IN_HEX, hex.into_bytes()));
-            }
-            None => {}
-        }
+        more.push(("mtime", time(found).into_bytes()));
         self.out.append_pax_extensions(more.iter().map(|(key, value)| (*key, &value[..])))?;
         if !fits(&mut header.as_old_mut().name, path) {
             self.put_long(EntryType::GNULongName, path)?;
@@ -262,7 +269,8 @@ fn fits(field: &mut [u8; 100], name: &[u8]) -> bool {
 }
 
 fn header(found: &Stat, kind: EntryType) -> Result<Header> {
-    let mut header = Header::new_gnu();
+    // The standard's own kind: by it GNU tar knows how the holes are described.
+    let mut header = Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(found.st_mode & 0o7777);
     header.set_uid(found.st_uid.into());

@@ -10,15 +10,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, bail};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
-    fchmod, fchown, fsetxattr, fstat, linkat, makedev, mkdirat, mknodat, statat, symlinkat, unlinkat,
-    utimensat,
+    fchmod, fchown, fsetxattr, fstat, linkat, mkdirat, mknodat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
-use tar::{Archive, Entry, EntryType, Header};
+use tar::{Archive, Entry, EntryType};
 
 use crate::error::Result;
+use crate::layers::entry::{capability, contents, device_number, time, value_of};
 use crate::layers::new_file::NewFile;
-use crate::layers::pack::{CAPABILITY, XATTR, XATTR_IN_HEX, show};
+use crate::layers::pack::{CAPABILITY, show};
+use crate::layers::sparse;
 use crate::layers::tree::{Identity, identity, kind, open_below, open_dir};
 
 /// Whose the copies are.
@@ -138,12 +139,15 @@ impl Unpack {
 
     // ANCHOR: entry
     fn entry(&mut self, entry: &mut Entry<impl Read>) -> Result<()> {
-        let path = self.place(&entry.path_bytes())?;
+        let shown = match value_of(entry, sparse::NAME)? {
+            Some(name) => name,
+            None => entry.path_bytes().into_owned(),
+        };
+        let path = self.place(&shown)?;
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             return Ok(());
         }
-        let shown = entry.path_bytes().into_owned();
         if path.is_empty() {
             // The destination itself, which was there before.
             return Ok(());
@@ -282,12 +286,7 @@ impl Unpack {
     fn make_file(&mut self, entry: &mut Entry<impl Read>, name: &CStr, about: &About) -> Result<()> {
         self.is_no_directory(name)?;
         let mut file = NewFile::begin(&self.here)?;
-        let bytes = file.fill(entry)?;
-        // The crate takes the end of the stream for the end of the file.
-        if bytes != entry.size() {
-            bail!("{bytes} of its {} bytes came", entry.size());
-        }
-        self.bytes += bytes;
+        self.bytes += contents(entry, &mut file)?;
         // In this order: a new owner takes set-user-ID and capabilities away. (chown(2))
         fchown(file.opened(), Some(about.owner.0), Some(about.owner.1))?;
         fchmod(file.opened(), about.mode)?;
@@ -378,49 +377,10 @@ fn not_a_directory(errno: Errno, name: &CStr) -> anyhow::Error {
     }
 }
 
-fn device_number(header: &Header) -> Result<u64> {
-    let number = |field: Option<u32>| field.context("a device without a number");
-    Ok(makedev(number(header.device_major()?)?, number(header.device_minor()?)?))
-}
-
 fn set_dir(dir: &OwnedFd, about: &About) -> Result<()> {
     fchown(dir, Some(about.owner.0), Some(about.owner.1))?;
     fchmod(dir, about.mode)?;
     Ok(rustix::fs::futimens(dir, &about.times)?)
-}
-
-/// What is said under `key` in the records before an entry.
-fn value_of(entry: &mut Entry<impl Read>, key: &str) -> Result<Option<Vec<u8>>> {
-    let Some(records) = entry.pax_extensions()? else { return Ok(None) };
-    for record in records {
-        let record = record?;
-        if record.key_bytes() == key.as_bytes() {
-            return Ok(Some(record.value_bytes().to_vec()));
-        }
-    }
-    Ok(None)
-}
-
-fn capability(entry: &mut Entry<impl Read>) -> Result<Option<Vec<u8>>> {
-    match value_of(entry, XATTR_IN_HEX)? {
-        Some(hex) => {
-            let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-            Ok(hex.chunks(2).map(byte).collect())
-        }
-        None => value_of(entry, XATTR),
-    }
-}
-
-/// Seconds and nanoseconds of a time such as `1700000000.123`, or `-0.5`: half a second
-/// before 1970, which the kernel calls -1 s and 500,000,000 ns.
-fn time(text: &[u8]) -> Option<(i64, i64)> {
-    const SECOND: i128 = 1_000_000_000;
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let part: i128 = format!("{part:0<9}").get(..9)?.parse().ok()?;
-    let whole = whole.parse::<i64>().map(i128::from).ok()? * SECOND;
-    let time = if text.starts_with('-') { whole - part } else { whole + part };
-    Some((i64::try_from(time.div_euclid(SECOND)).ok()?, time.rem_euclid(SECOND) as i64))
 }
 
 fn times((seconds, nanoseconds): (i64, i64)) -> Timestamps {

@@ -265,3 +265,25 @@ fn remove_volumes_of(state: &State, record: &Record) -> u8 {
         _ => Ok(()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn sizes_are_dockers() {
+        for (bytes, expected) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1234, "1.234kB"),
+            (12_345, "12.35kB"),
+            (123_456, "123.5kB"),
+            (1_000_000, "1MB"),
+            (1_500_000_000, "1.5GB"),
+            (u64::MAX, "18.45EB"),
+        ] {
+            assert_eq!(human(bytes), expected);
+        }
+    }
+}

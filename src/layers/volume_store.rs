@@ -84,12 +84,11 @@ impl Volume {
 }
 
 impl Store {
-    /// The volumes of the state directory `state`, which gets a place for them if need be.
+    /// The volumes of the state directory `state`. The first one makes the place for them.
     pub fn open(state: State) -> Result<Store> {
-        let dir = state.path().join("volumes");
-        make_private(state.path())?;
-        make_private(&dir)?;
-        let dir = fs::canonicalize(&dir).with_context(|| format!("look at {dir:?}"))?;
+        let root = state.path();
+        let absolute = fs::canonicalize(root).or_else(|_| std::path::absolute(root));
+        let dir = absolute.with_context(|| format!("look at {root:?}"))?.join("volumes");
         let _ = Aside::sweep(&dir);
         Ok(Store { state, dir })
     }
@@ -168,7 +167,16 @@ impl Store {
     /// All of them, by name; and a line for each thing there that is none.
     pub fn list(&self) -> Result<(Vec<Volume>, Vec<String>)> {
         let (mut volumes, mut complaints) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(&self.dir).with_context(|| format!("read {:?}", self.dir))? {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((volumes, complaints)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(error).with_context(|| {
+                    format!("read {:?}; it belongs to whoever runs containers: try sudo", self.dir)
+                });
+            }
+            entries => entries.with_context(|| format!("read {:?}", self.dir))?,
+        };
+        for entry in entries {
             let name = entry.with_context(|| format!("read {:?}", self.dir))?.file_name();
             match name.to_str().map(|name| self.find(name)) {
                 Some(Ok(Some(volume))) => volumes.push(volume),
@@ -263,6 +271,7 @@ impl Held {
     /// Gives a volume that is aside its name. `None`: another process has made one of that name,
     /// or removed this one.
     pub fn publish(mut self, store: &Store) -> Result<Option<Held>> {
+        make_private(&store.dir)?;
         let dir = store.path(&self.volume.name);
         let from = &self.volume.dir;
         let describe =
