@@ -284,7 +284,7 @@ fn task3_whiteouts_become_what_overlayfs_knows() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task3_an_opaque_root_hides_all_that_is_below() {
+fn task4_an_opaque_root_hides_all_that_is_below() {
     let world = World::new();
     let below = RawTar::default().file("below", b"below").bytes();
     let mut above = RawTar::default().file(".wh..wh..opq", b"").unfinished();
