@@ -210,7 +210,7 @@ fn limit() -> Result<()> {
     for (name, resource, most) in
         [("RLIMIT_AS", Resource::As, MOST_MEMORY), ("RLIMIT_FSIZE", Resource::Fsize, MOST_BYTES)]
     {
-        let describe = || (format!("setrlimit({name}, {most})"), "ulimit -v … -f …".into());
+        let describe = || (format!("setrlimit({name}, {} << 30)", most >> 30), "ulimit -v … -f …".into());
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         step(DAY, describe, || setrlimit(resource, limit))?;
     }
