@@ -293,7 +293,7 @@ fn task1_nothing_else_comes_for_a_digest() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task1_a_circle_and_a_silence_come_to_an_end() {
+fn task1_long_a_circle_and_a_silence_come_to_an_end() {
     let world = World::new();
     let (layout, _) = three_layers(&world);
     let shelf = Shelf::open(&layout, |asked| {
@@ -414,7 +414,7 @@ fn task2_a_server_without_ranges_begins_anew() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_what_does_not_match_its_digest_is_not_kept() {
+fn task2_long_what_does_not_match_its_digest_is_not_kept() {
     let world = World::new();
     let (layout, big) = three_layers(&world);
     let path = layout.path(&big);

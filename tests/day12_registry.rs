@@ -170,7 +170,7 @@ fn task1_login_is_for_whoever_has_the_password() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task1_a_token_is_asked_for_once_and_for_no_more_than_is_needed() {
+fn task1_long_a_token_is_asked_for_once_and_for_no_more_than_is_needed() {
     let world = World::new();
     let registry = Registry::start(&world, Door::Token);
     let (layout, _) = three_layers(&world);
@@ -196,7 +196,7 @@ fn task1_a_token_is_asked_for_once_and_for_no_more_than_is_needed() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task1_a_helper_keeps_the_password() {
+fn task1_long_a_helper_keeps_the_password() {
     let world = World::new();
     let registry = Registry::start(&world, Door::Password);
     let (layout, _) = three_layers(&world);
@@ -302,7 +302,7 @@ impl Proxy {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_what_was_pulled_can_be_pushed() {
+fn task2_long_what_was_pulled_can_be_pushed() {
     let world = World::new();
     let registry = Registry::start(&world, Door::Open);
     let (layout, manifest) = three_layers(&world);
