@@ -7,9 +7,11 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | names | [`reference`], [`digest`] |
+//! | names | [`reference`], [`digest`], [`platform`] |
 //! | what is in the files | [`spec`] |
-//! | from and to a registry | [`registry`], [`auth`], [`pull`], [`push`], [`login`], [`progress`] |
+//! | HTTP | [`http`], [`request`], [`retry`] |
+//! | who you are to a registry | [`auth`], [`helper`], [`access`], [`token`], [`login`], [`prompt`] |
+//! | from and to a registry | [`registry`], [`pull`], [`fetch`], [`download`], [`push`], [`upload`], [`parallel`], [`progress`] |
 //! | on this machine's disk | [`store`], [`place`], [`index`], [`partial`], [`aside`], [`unflushed`], [`collect`], [`list`], [`rmi`], [`archive`], [`load`], [`commit`], [`pack`], [`change`] |
 //! | a layer becomes a directory | [`unpack`], [`decompress`], [`entries`], [`header`], [`sparse`], [`tree`], [`remove`] |
 //! | a container of it | [`config`] |
