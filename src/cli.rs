@@ -99,6 +99,37 @@ enum Command {
     Network(crate::net::network::NetworkCommand),
     #[cfg(feature = "day9-net")]
     Doctor(crate::doctor::Doctor),
+
+    #[cfg(feature = "day12-images")]
+    Pull(crate::images::pull::Pull),
+    #[cfg(feature = "day12-images")]
+    Push(crate::images::push::Push),
+    #[cfg(feature = "day12-images")]
+    Login(crate::images::login::Login),
+    #[cfg(feature = "day12-images")]
+    Logout(crate::images::login::Logout),
+    #[cfg(feature = "day12-images")]
+    Images(crate::images::list::Images),
+    #[cfg(feature = "day12-images")]
+    Rmi(crate::images::rmi::Rmi),
+    #[cfg(feature = "day12-images")]
+    Tag(crate::images::list::Tag),
+    #[cfg(feature = "day12-images")]
+    History(crate::images::list::History),
+    #[cfg(feature = "day12-images")]
+    Image(crate::images::rmi::ImageCommand),
+    #[cfg(feature = "day12-images")]
+    Save(crate::images::archive::Save),
+    #[cfg(feature = "day12-images")]
+    Load(crate::images::load::Load),
+    #[cfg(feature = "day12-images")]
+    Commit(crate::images::commit::Commit),
+    #[cfg(feature = "day12-images")]
+    #[command(hide = true)]
+    UnpackLayer(crate::images::unpack::UnpackLayer),
+    #[cfg(feature = "day12-images")]
+    #[command(hide = true)]
+    FlushImages(crate::images::unflushed::FlushImages),
     /// Stop containers (comes to life on day 6)
     #[cfg(not(feature = "day6-stop"))]
     Stop {
@@ -157,8 +188,15 @@ struct Run {
     #[command(flatten)]
     volumes: crate::layers::volume::Volumes,
 
+    #[cfg(feature = "day12-images")]
+    #[command(flatten)]
+    image: crate::images::config::RunImage,
+
     /// The command, and its arguments: from here on, all words are the command's
-    #[arg(required = true, trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
+    #[cfg_attr(not(feature = "day12-images"), arg(required = true))]
+    // An image says what its command is.
+    #[cfg_attr(feature = "day12-images", arg(required_unless_present = "image"))]
+    #[arg(trailing_var_arg = true, value_names = ["COMMAND", "ARG"])]
     command: Vec<OsString>,
 }
 
@@ -166,6 +204,9 @@ impl Run {
     /// The mechanisms of a run, in the order of their days but for one.
     fn mechanisms(self) -> Box<Mechanisms> {
         Box::new([
+            // What the flags of all others come on top of.
+            #[cfg(feature = "day12-images")]
+            Box::new(self.image),
             #[cfg(feature = "day2-namespaces")]
             Box::new(self.namespaces),
             // Makes what day 3 changes to.
@@ -225,7 +266,13 @@ impl Cli {
         // What is made from here on, by us and by the command, has the same mode whoever calls.
         umask(UMASK);
         match self.command {
+            #[cfg(not(feature = "day12-images"))]
             Command::Run(run) => run.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Run(mut run) => {
+                run.image.fetch(run.metadata.state())?;
+                run.execute()
+            }
 
             #[cfg(feature = "day4-metadata")]
             Command::Ps(ps) => ps.execute(),
@@ -261,6 +308,34 @@ impl Cli {
             Command::Network(network) => network.execute(),
             #[cfg(feature = "day9-net")]
             Command::Doctor(doctor) => doctor.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Pull(pull) => pull.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Push(push) => push.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Login(login) => login.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Logout(logout) => logout.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Images(images) => images.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Rmi(rmi) => rmi.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Tag(tag) => tag.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::History(history) => history.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Image(image) => image.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Save(save) => save.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Load(load) => load.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Commit(commit) => commit.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::UnpackLayer(unpack) => unpack.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::FlushImages(flush) => flush.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }

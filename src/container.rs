@@ -6,6 +6,7 @@
 //! ```
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub sys: Option<OwnedFd>,
     /// See `sys`.
     pub dev: Option<OwnedFd>,
+    /// What its image says, where nobody says anything else.
+    pub defaults: Defaults,
     /// What is mounted in its root, besides what every container has. Where two have the
     /// same target, the first counts. On the host's own root what is missing is not made, and
     /// nothing is mounted there.
@@ -79,6 +82,17 @@ pub struct Parts {
     pub before_exec: Option<fn(&Container) -> Result<()>>,
     /// The program of its init: a copy of this one, in memory; `None`: it has no init.
     pub init: Option<OwnedFd>,
+}
+
+/// What a container is where its flags say nothing: what its image says. (day 12)
+#[derive(Debug, Default)]
+pub struct Defaults {
+    /// `NAME=VALUE`.
+    pub environment: Vec<OsString>,
+    /// `USER[:GROUP]`.
+    pub user: Option<String>,
+    /// An absolute path.
+    pub working_dir: Option<PathBuf>,
 }
 
 /// A mount that is planned: what was opened on the host, while there were paths to it, is

@@ -26,6 +26,11 @@ pub fn turn_on() {
     ON.store(true, Relaxed);
 }
 
+/// Whether that was asked for: a process that goes on as another one passes it on.
+pub fn is_on() -> bool {
+    ON.load(Relaxed)
+}
+
 /// From here on, this process is the child: its lines say so.
 pub fn in_child() {
     IN_CHILD.store(true, Relaxed);

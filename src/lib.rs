@@ -16,6 +16,7 @@
 //! | 9 | `net` | Can I connect it to the outside world? |
 //! | 10 | `doctor` | Can I explain the architecture clearly? |
 //! | 11 | `layers` | Can containers share what they do not change? |
+//! | 12 | `images` | Can I run what somebody else has packed? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it is to be, [`inherited`] what of its caller stays with it,
@@ -69,3 +70,6 @@ pub mod doctor;
 
 #[cfg(feature = "day11-layers")]
 pub mod layers;
+
+#[cfg(feature = "day12-images")]
+pub mod images;

@@ -34,6 +34,18 @@ pub struct Plan {
     /// layer of its own on top; none: it has no layers.
     #[serde(default, with = "bytes::paths", skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<PathBuf>,
+    /// The image that its layers and its settings are from; `None`: it is of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageUsed>,
+    /// Names and values that mean something to people and to other programs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The ports that its image is known to listen on: `80/tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed_ports: Vec<String>,
+    /// The number of the signal that asks it to end; `None`: SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<i32>,
     /// What is mounted in it that somebody asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<MountPoint>,
@@ -72,6 +84,17 @@ pub struct Plan {
     pub dns: Vec<IpAddr>,
 }
 // ANCHOR_END: plan
+
+/// The image that a container is of. (day 12)
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageUsed {
+    /// As people write it: `alpine:latest`.
+    pub name: String,
+    /// Its id: the digest of its configuration.
+    pub id: String,
+    /// The digest of its manifest.
+    pub manifest: String,
+}
 
 // ANCHOR: mount_point
 /// A mount that somebody asked for.
@@ -152,6 +175,10 @@ impl Plan {
             hostname: None,
             rootfs: None,
             layers: vec![],
+            image: None,
+            labels: BTreeMap::new(),
+            exposed_ports: vec![],
+            stop_signal: None,
             mounts: vec![],
             auto_remove: false,
             read_only: false,

@@ -10,7 +10,7 @@ here=$(dirname "$(readlink -f "$0")")
 PATH=$PATH:/usr/sbin:/sbin
 
 suite=bookworm
-packages=linux-image-cloud-amd64,busybox-static,dash,bash,coreutils,util-linux,bsdutils,mount,grep,sed,mawk,findutils,tar,procps,psmisc,iproute2,iputils-ping,nftables,iptables,iperf3,crun,runc,kmod,strace,less,vim-tiny,tmux,ncurses-base,python3-minimal,ca-certificates,libgcc-s1
+packages=linux-image-cloud-amd64,busybox-static,dash,bash,coreutils,util-linux,bsdutils,mount,grep,sed,mawk,findutils,tar,procps,psmisc,iproute2,iputils-ping,nftables,iptables,iperf3,crun,runc,kmod,strace,less,vim-tiny,tmux,ncurses-base,python3-minimal,ca-certificates,libgcc-s1,docker-registry,skopeo,umoci,podman
 container_packages=base-files,base-passwd,dash,bash,coreutils,grep,sed,mawk,findutils,util-linux,procps,iproute2,python3
 modules="virtio_pci virtio_blk overlay bridge veth dummy tun loop nf_tables nft_chain_nat nft_masq nft_nat nft_redir nft_ct nft_reject_inet nft_fib_inet
          nft_compat xt_MASQUERADE xt_nat xt_conntrack xt_addrtype xt_comment xt_tcpudp"
@@ -41,7 +41,7 @@ extract() { # PACKAGES TAR
         exit 1
     }
 }
-step "fetching and extracting Debian packages: kernel, tools, a rootfs with python3 (100 MB; half a minute where they come fast)"
+step "fetching and extracting Debian packages: kernel, tools, a rootfs with python3 (120 MB; half a minute where they come fast)"
 extract "$container_packages" "$work/debian.tar" &
 debian=$!
 extract "$packages" "$work/root.tar"
@@ -54,9 +54,11 @@ set -euo pipefail
 cd "$work"
 unpack() { # TAR DIR: what dpkg would have left there
     mkdir "$2"
+    # (perl and gpg: scripts of packages need them, and none of those runs here.)
     tar -C "$2" -xpf "$1" --no-same-owner --exclude='./dev/*' --exclude='./usr/share/doc/*' \
         --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*' --exclude='./usr/share/info/*' \
-        --exclude='./var/cache/*' --exclude='./var/lib/apt/*'
+        --exclude='./var/cache/*' --exclude='./var/lib/apt/*' \
+        --exclude='*/perl*' --exclude='./usr/bin/gpg*' --exclude='./usr/bin/dirmngr*' --exclude='./usr/lib/gnupg*'
     # /bin is /usr/bin, and so on.
     for dir in bin sbin lib lib32 lib64 libx32; do
         [ -d "$2/$dir" ] && [ ! -L "$2/$dir" ] || continue

@@ -41,6 +41,32 @@ type_it tiny-docker run --rm -v data:/data:ro --layer rootfs/busybox cat /data/f
 type_it tiny-docker volume ls
 type_it tiny-docker rm layered web site
 type_it tiny-docker volume rm data
+
+# A registry, as everywhere in the world, and an image that somebody else has put there.
+cat >registry.yml <<'YAML'
+version: 0.1
+log: {level: error, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: /var/lib/registry}}
+http: {addr: "127.0.0.1:5000", secret: demo}
+YAML
+docker-registry serve registry.yml >/dev/null 2>&1 &
+umoci init --layout packed
+umoci new --image packed:v1
+umoci insert --image packed:v1 rootfs/busybox / >/dev/null
+umoci config --image packed:v1 --config.entrypoint echo --config.cmd "packed by somebody else" --config.user app
+until (: >/dev/tcp/127.0.0.1/5000) 2>/dev/null; do sleep 0.1; kill -0 $!; done
+skopeo copy --quiet --dest-tls-verify=false oci:packed:v1 docker://127.0.0.1:5000/lab/hello:v1
+type_it tiny-docker pull 127.0.0.1:5000/lab/hello:v1
+type_it tiny-docker images
+type_it tiny-docker run --rm --image 127.0.0.1:5000/lab/hello:v1
+type_it tiny-docker run --name mine --entrypoint sh --user root --image 127.0.0.1:5000/lab/hello:v1 -- -c 'echo "packed by me" >/srv/mine'
+type_it tiny-docker ps -a
+type_it tiny-docker commit mine 127.0.0.1:5000/lab/mine:v1
+type_it tiny-docker push 127.0.0.1:5000/lab/mine:v1
+type_it tiny-docker rm mine
+type_it tiny-docker rmi 127.0.0.1:5000/lab/mine:v1 127.0.0.1:5000/lab/hello:v1
+type_it tiny-docker run --rm --entrypoint cat --image 127.0.0.1:5000/lab/mine:v1 /srv/mine
+kill $!
 RUN
 chmod 755 "$stage/root/payload/run"
 pack_payload

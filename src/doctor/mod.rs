@@ -16,7 +16,7 @@ use nix::sys::statfs::{
     FUSE_SUPER_MAGIC, FsType, MSDOS_SUPER_MAGIC, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs,
 };
 use rtnetlink::{LinkBridge, LinkVeth};
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, Mode, OFlags, XattrFlags, access, fsetxattr, open, statvfs};
 use rustix::mount::{FsOpenFlags, fsopen};
 use rustix::pty::{OpenptFlags, openpt};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -146,6 +146,13 @@ impl Doctor {
                 Box::new(|| self.layers()),
                 "keep containers on ext4, xfs, btrfs or tmpfs: --root DIR",
             ),
+            (
+                12,
+                "layers of images",
+                Box::new(|| self.unpacked_layers()),
+                "keep images on ext4, xfs, btrfs or tmpfs: --root DIR",
+            ),
+            (12, "room for images", Box::new(|| self.room()), ""),
         ];
         for (day, name, flag) in NAMESPACES {
             checks.push((day, name, Box::new(move || apart(move || namespace(flag))), HOW_MANY_NAMESPACES));
@@ -177,6 +184,29 @@ impl Doctor {
             bail!("the state directory lies on {name}, and overlayfs cannot write there");
         }
         fine("can lie in the state directory")
+    }
+
+    /// Can layers be unpacked there? What one takes away from those below is written down as a
+    /// device and as an attribute. (kernel: filesystems/overlayfs, "whiteouts and opaque")
+    fn unpacked_layers(&self) -> Result<Found> {
+        if !capabilities(None).context("capget")?.effective.contains(CapabilitySet::MKNOD) {
+            bail!("there is no right to make devices (CAP_MKNOD)");
+        }
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = open(self.place(), flags, Mode::RUSR | Mode::WUSR).context("open(O_TMPFILE)")?;
+        fsetxattr(&file, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+            .context("fsetxattr(trusted.overlay.opaque)")?;
+        fine("can be unpacked in the state directory")
+    }
+
+    fn room(&self) -> Result<Found> {
+        let found = statvfs(self.place()).context("statvfs")?;
+        let mebibytes = (found.f_bavail * found.f_frsize) >> 20;
+        if mebibytes < 256 {
+            let hint = "few images fit; keep them elsewhere: --root DIR";
+            return Ok(Found::Note(format!("{mebibytes} MiB are free"), hint));
+        }
+        fine("at least 256 MiB")
     }
 
     /// Can records be kept there?

@@ -53,6 +53,9 @@ impl Mechanism for Layers {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         if !self.layers.is_empty() {
             container.plan.layers = lower::find_layers(&self.layers)?;
+        }
+        // Of these flags, or of an image. (day 12)
+        if !container.plan.layers.is_empty() {
             container.parts.console = devices::open_console()?;
         }
         Ok(())

@@ -53,6 +53,13 @@ pub struct Metadata {
     alarm: Option<Alarm>,
 }
 
+impl Metadata {
+    /// Where this container is remembered.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+}
+
 // ANCHOR: mechanism
 impl Mechanism for Metadata {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {

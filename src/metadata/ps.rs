@@ -255,6 +255,14 @@ fn table(records: &[Record], no_trunc: bool) -> String {
             row.insert(5, record.address.map(|address| address.to_string()).unwrap_or_default());
         }
     }
+    // From day 12 on some have one.
+    if records.iter().any(|record| record.plan.image.is_some()) {
+        head.insert(1, "IMAGE");
+        for (row, record) in rows.iter_mut().zip(records) {
+            let name = record.plan.image.as_ref().map(|image| image.name.clone());
+            row.insert(1, name.unwrap_or_default());
+        }
+    }
     columns(&head, &rows)
 }
 
@@ -279,7 +287,7 @@ fn status(record: &Record, now: Timestamp) -> String {
 // ANCHOR_END: status
 
 /// The time from `then` to `now` as Docker says it: one unit, rounded down.
-fn since(then: Timestamp, now: Timestamp) -> String {
+pub fn since(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(then).as_secs().max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match () {

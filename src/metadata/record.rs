@@ -1,5 +1,6 @@
 //! Day 4: the record of one container, and the evidence that it is still true.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::files;
 use crate::metadata::pidfd::Process;
-use crate::plan::{MountPoint, Network, Plan};
+use crate::plan::{ImageUsed, MountPoint, Network, Plan};
 use crate::wait::signal_name;
 
 /// Of the records that this program writes, and the newest that it reads.
@@ -295,6 +296,14 @@ pub struct Shown<'a> {
     exit_code: Option<u8>,
     signal: Option<&'a str>,
     finished_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a ImageUsed>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    exposed_ports: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_signal: Option<String>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     mounts: &'a [MountPoint],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -327,6 +336,10 @@ impl<'a> From<&'a Record> for Shown<'a> {
             exit_code: record.exit_code,
             signal: record.signal.as_deref(),
             finished_at: record.finished_at,
+            image: record.plan.image.as_ref(),
+            labels: &record.plan.labels,
+            exposed_ports: &record.plan.exposed_ports,
+            stop_signal: record.plan.stop_signal.map(signal_name),
             mounts: &record.plan.mounts,
             network: record.plan.network,
             address: record.address,
@@ -362,7 +375,7 @@ fn start_time(pid: i32) -> Result<Option<u64>> {
 // ANCHOR_END: start_time
 
 /// Another one after each boot. (random(4))
-fn boot_id() -> Result<&'static str> {
+pub fn boot_id() -> Result<&'static str> {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     if let Some(id) = BOOT_ID.get() {
         return Ok(id);

@@ -111,7 +111,7 @@ fn open_rootfs(dir: &Path) -> Result<(PathBuf, OwnedFd)> {
 // ANCHOR: change_root
 /// Makes `root` this mount namespace's `/`, and unmounts all that was there before.
 /// (pivot_root(2), "pivot_root(".", ".")")
-fn change_root(root: &Dir) -> Result<()> {
+pub fn change_root(root: &Dir) -> Result<()> {
     // ANCHOR: day3_task1_change_root_solution
     // pivot_root wants a mount of this namespace. Where it is attached does not matter,
     // so it need not be the path that it came from: over /proc, which every host has.

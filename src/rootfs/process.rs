@@ -42,9 +42,13 @@ impl Mechanism for Process {
             bail!("--workdir {dir:?} is not an absolute path; expected one, seen from inside, such as /srv");
         }
         let own_root = container.plan.has_own_root();
-        container.plan.user = self.user.clone().or(own_root.then(|| "0".into()));
-        container.plan.working_dir = self.workdir.clone();
-        set_environment(container, &self.env)
+        // What an image says comes first (day 12); what the user says comes last, and wins.
+        let image = &container.parts.defaults;
+        let user = self.user.clone().or_else(|| image.user.clone());
+        container.plan.user = user.or(own_root.then(|| "0".into()));
+        container.plan.working_dir = self.workdir.clone().or_else(|| image.working_dir.clone());
+        let settings = [&image.environment[..], &self.env].concat();
+        set_environment(container, &settings)
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {

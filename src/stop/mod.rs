@@ -114,7 +114,7 @@ impl StopContainers {
         // ANCHOR: day6_task2_stop_solution
         let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else { return Ok(()) };
         let patience = u64::try_from(self.timeout).ok().map(Duration::from_secs);
-        process.signal(DAY, libc::SIGTERM)?;
+        process.signal(DAY, record.plan.stop_signal.unwrap_or(libc::SIGTERM))?;
         if !process.has_ended(patience)? {
             kill_all(DAY, &self.state.dir(&record.id), &process)?;
         }

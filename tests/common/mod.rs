@@ -2,6 +2,19 @@
 //! whether anything was left behind.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "day12-images")]
+pub mod layout;
+#[cfg(feature = "day12-images")]
+pub mod random;
+#[cfg(feature = "day12-images")]
+pub mod rawtar;
+#[cfg(feature = "day12-images")]
+pub mod registry;
+#[cfg(feature = "day12-images")]
+pub mod shelf;
+#[cfg(feature = "day12-images")]
+pub mod tree;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
