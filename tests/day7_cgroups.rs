@@ -140,7 +140,7 @@ fn task2_all_that_the_container_starts_is_in_its_cgroup() {
     let parent = parent.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap();
     assert_eq!(fs::read_to_string(format!("/proc/{parent}/cgroup")).unwrap(), own);
     world.remove_all();
-    assert!(!cgroup(&id).exists());
+    assert!(!cgroup(&id).exists(), "the container has gone, and its cgroup is still there");
 }
 
 #[test]
@@ -565,7 +565,7 @@ fn task6_a_fork_bomb_stays_in_its_limit_and_dies_at_once() {
         // By one write, which no process can outrun: so, at once.
         killed.stderr(contains("cgroup.kill"));
         assert!(!all.iter().any(|pid| alive(*pid)));
-        assert!(!cgroup(&id).exists());
+        assert!(!cgroup(&id).exists(), "the container has gone, and its cgroup is still there");
         world.remove_all();
     }
 }
@@ -585,7 +585,7 @@ fn task6_what_a_killed_run_leaves_goes_with_the_next_ps() {
     // The kernel keeps a cgroup, empty as it is, until somebody removes it.
     assert!(cgroup(&id).exists());
     assert!(world.ps().contains("Exited (unknown)"));
-    assert!(!cgroup(&id).exists());
+    assert!(!cgroup(&id).exists(), "the container has gone, and its cgroup is still there");
 }
 
 #[test]
@@ -627,7 +627,7 @@ for level in range(300):
     world.tiny_docker(["kill", "deep"]).assert().success();
     world.tiny_docker(["wait", "deep"]).assert().success().stdout("137\n");
     assert!(world.ps().contains("Exited (137)"));
-    assert!(!cgroup(&id).exists());
+    assert!(!cgroup(&id).exists(), "the container has gone, and its cgroup is still there");
     world.remove_all();
 }
 
@@ -689,5 +689,5 @@ fn task3_a_cgroup_whose_note_cannot_be_read_is_not_forgotten() {
     fs::remove_dir(&note).unwrap();
     fs::rename(&kept, &note).unwrap();
     world.tiny_docker(["rm", "-f", "web"]).assert().success();
-    assert!(!cgroup(&id).exists());
+    assert!(!cgroup(&id).exists(), "the container has gone, and its cgroup is still there");
 }
