@@ -41,6 +41,14 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
+/// Commands other than `run` end with 1 when they fail.
+pub fn failed(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Failure>() {
+        Some(_) => error,
+        None => Failure { exit_code: COMMAND_FAILED, message: format!("{error:#}") }.into(),
+    }
+}
+
 /// Prints `error` with its causes. `{:#}`: without a backtrace, whatever
 /// RUST_BACKTRACE says.
 pub fn print(error: &anyhow::Error) {

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use tar::{Builder, EntryType, Header};
 
-use crate::error::Result;
-use crate::images::list::{Found, failed, find};
+use crate::error::{Result, failed};
+use crate::images::list::{Found, find};
 use crate::images::load::{CONTAINERD_NAME, DockerImage};
 use crate::images::reference::Reference;
 use crate::images::spec::{Descriptor, INDEXES, Index, REF_NAME};

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,6 +14,7 @@ use crate::explain::{shell, step};
 use crate::images::DAY;
 use crate::images::remove::remove_tree;
 use crate::metadata::layout::open_to_lock;
+use crate::metadata::state::is_still;
 use crate::wait::lock;
 
 /// What the name of a lock ends with.
@@ -35,8 +36,7 @@ impl Aside {
         let lock = loop {
             let opened = open_to_lock(&path).with_context(|| format!("open {path:?}"))?;
             lock(&opened, false, None, "the same layer, which another process unpacks,")?;
-            let ours = opened.metadata().context("fstat")?;
-            if fs::metadata(&path).is_ok_and(|found| (found.dev(), found.ino()) == (ours.dev(), ours.ino())) {
+            if is_still(&opened, &path)? {
                 break opened;
             }
         };

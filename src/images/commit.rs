@@ -10,11 +10,10 @@ use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::error::Result;
+use crate::error::{Result, failed};
 use crate::images::aside::Aside;
 use crate::images::change::Change;
 use crate::images::digest::{Digest, Hasher};
-use crate::images::list::failed;
 use crate::images::pack;
 use crate::images::place;
 use crate::images::reference::Reference;

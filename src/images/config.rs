@@ -18,6 +18,7 @@ use crate::images::reference::Reference;
 use crate::images::spec::{Descriptor, Settings};
 use crate::images::store::{Hold, Image, Store};
 use crate::images::{list, pull, unpack};
+use crate::layers::mount_flag::nothing;
 use crate::metadata::state::State;
 use crate::plan::{ImageUsed, MountKind, MountPoint, Plan};
 use crate::stop::signals::signal_named;
@@ -94,11 +95,7 @@ impl RunImage {
             None => self.pull(&store, &name).with_context(|| format!("--image {word}"))?,
         };
         let image = store.image(&manifest)?;
-        for (layer, diff_id) in image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids) {
-            if store.layer(diff_id)?.is_none() {
-                unpack::layer(&store, layer, diff_id)?;
-            }
-        }
+        unpack::image(&store, &image)?;
         self.fetched = Some((store, image, familiar));
         Ok(())
     }
@@ -233,16 +230,7 @@ fn apply(image: &Settings, container: &mut Container) -> Result<()> {
 
 /// A volume of the container's own, at `target`.
 fn new_volume(target: PathBuf) -> MountPoint {
-    MountPoint {
-        kind: MountKind::Volume,
-        name: None,
-        source: None,
-        target,
-        read_only: false,
-        anonymous: true,
-        no_copy: false,
-        options: String::new(),
-    }
+    MountPoint { target, anonymous: true, ..nothing(MountKind::Volume) }
 }
 
 /// Can this be an id of an image, or its beginning?

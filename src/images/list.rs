@@ -7,13 +7,13 @@ use anyhow::bail;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::{self, COMMAND_FAILED, Failure, Result};
+use crate::error::{self, Result, failed};
 use crate::images::digest::Digest;
 use crate::images::index::name_of;
 use crate::images::reference::Reference;
 use crate::images::spec::{Descriptor, Settings};
 use crate::images::store::{Image, Store};
-use crate::metadata::output::{Format, columns, print};
+use crate::metadata::output::{Format, columns, human, print};
 use crate::metadata::ps::since;
 use crate::metadata::state::State;
 
@@ -26,14 +26,6 @@ pub struct Found {
     pub names: Vec<String>,
     /// Was it asked for by its id, and not by a name?
     pub by_id: bool,
-}
-
-/// Commands other than `run` end with 1 when they fail.
-pub fn failed(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<Failure>() {
-        Some(_) => error,
-        None => Failure { exit_code: COMMAND_FAILED, message: format!("{error:#}") }.into(),
-    }
 }
 
 /// All images, the newest first; those that cannot be read are named, and skipped.
@@ -89,27 +81,6 @@ fn ago(created: Option<Timestamp>) -> String {
 fn size(store: &Store, image: &Image) -> u64 {
     let layers = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids);
     layers.map(|(file, diff_id)| store.size_of_layer(diff_id).unwrap_or(file.size)).sum()
-}
-
-/// A number of bytes as Docker says it: three digits, and the unit; a kB is 1,000 bytes.
-pub fn human(bytes: u64) -> String {
-    let (mut value, mut unit) = (bytes as f64, "B");
-    for next in ["kB", "MB", "GB", "TB"] {
-        if value < 999.5 {
-            break;
-        }
-        (value, unit) = (value / 1000.0, next);
-    }
-    let digits = if unit == "B" || value >= 99.95 {
-        0
-    } else if value >= 9.995 {
-        1
-    } else {
-        2
-    };
-    let text = format!("{value:.digits$}");
-    let text = if digits > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{unit}")
 }
 
 fn id(digest: &Digest, whole: bool) -> String {
@@ -208,7 +179,7 @@ impl Images {
             id: id(image.id(), self.no_trunc),
             created_at: image.config.created.clone(),
             created_since: ago(created(image)),
-            size: human(size(store, image)),
+            size: human(size(store, image), 3),
         };
         names.into_iter().map(line).collect()
     }
@@ -303,7 +274,7 @@ impl History {
                 "<missing>".to_string(),
                 ago(step.created.as_ref().and_then(|created| created.parse().ok())),
                 if self.no_trunc { by } else { shortened(&by, 45) },
-                human(size),
+                human(size, 3),
                 step.comment.clone().unwrap_or_default(),
             ]);
         }
@@ -405,7 +376,7 @@ mod tests {
             (147_300_000, "147MB"),
             (1_240_000_000, "1.24GB"),
         ] {
-            assert_eq!(human(bytes), expected);
+            assert_eq!(human(bytes, 3), expected);
         }
     }
 }

@@ -12,13 +12,12 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Result, failed};
 use crate::images::aside::Aside;
 use crate::images::decompress::{BUFFER, decompress};
 use crate::images::digest::{Digest, Hasher};
 use crate::images::entries::{Entries, kind};
 use crate::images::index::name_of;
-use crate::images::list::failed;
 use crate::images::platform::choose;
 use crate::images::reference::Reference;
 use crate::images::spec::{

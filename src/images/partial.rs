@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions, remove_file, rename};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -14,6 +14,7 @@ use crate::images::decompress::BUFFER;
 use crate::images::digest::{Digest, Hasher};
 use crate::images::spec::Descriptor;
 use crate::images::{DAY, place, unflushed};
+use crate::metadata::state::is_still;
 use crate::wait::lock;
 
 /// A file that is still coming. Dropped, it stays for the next who wants it.
@@ -38,9 +39,7 @@ impl Partial {
             let file = options.open(&path).with_context(|| format!("open {path:?}"))?;
             lock(&file, false, None, "the same file of an image, which another process loads,")?;
             // It may have got its name while we waited, or been removed: then nobody finds ours.
-            let found = std::fs::metadata(&path).map(|found| (found.dev(), found.ino())).ok();
-            let ours = file.metadata().context("fstat")?;
-            if found != Some((ours.dev(), ours.ino())) {
+            if !is_still(&file, &path)? {
                 continue;
             }
             let (store, expected) = (store.to_owned(), expected.clone());

@@ -1,18 +1,16 @@
 //! Day 12: `rmi`, `image prune`, and the command `image`, which has a word for all of them.
 
-use std::io::{BufRead, stdin};
-
 use anyhow::bail;
 use clap::Subcommand;
 
-use crate::error::{self, COMMAND_FAILED, Result};
+use crate::error::{self, COMMAND_FAILED, Result, failed};
 use crate::images::collect::{Collected, collect};
 use crate::images::digest::Digest;
 use crate::images::index::name_of;
-use crate::images::list::{Found, History, Images, Tag, all, failed, find, human, inspect};
+use crate::images::list::{Found, History, Images, Tag, all, find, inspect};
 use crate::images::reference::Reference;
 use crate::images::store::{Store, key};
-use crate::metadata::output::print;
+use crate::metadata::output::{agrees, human, print};
 use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
 
@@ -199,7 +197,8 @@ impl ImageCommand {
 
 impl Prune {
     fn execute(&self) -> Result<u8> {
-        if !self.force && !self.is_meant()? {
+        let what = if self.all { "all images without a container" } else { "all images without a name" };
+        if !self.force && !agrees(what)? {
             return Ok(0);
         }
         let store = Store::open(&self.state)?;
@@ -220,14 +219,6 @@ impl Prune {
         if !text.is_empty() {
             text = format!("Deleted Images:\n{text}\n");
         }
-        print(&format!("{text}Total reclaimed space: {}\n", human(bytes)))
-    }
-
-    fn is_meant(&self) -> Result<bool> {
-        let what = if self.all { "all images without a container" } else { "all images without a name" };
-        print(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "))?;
-        let mut answer = String::new();
-        stdin().lock().read_line(&mut answer)?;
-        Ok(matches!(answer.trim(), "y" | "Y"))
+        print(&format!("{text}Total reclaimed space: {}\n", human(bytes, 3)))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::io::{BufRead, Write, stdin, stdout};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -10,10 +9,10 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::{self, COMMAND_FAILED, Failure, Result};
+use crate::error::{self, Result};
 use crate::layers::mount_flag::volume_name;
 use crate::layers::volume_store::{DATA, InUse, Store, Volume};
-use crate::metadata::output::{columns, print};
+use crate::metadata::output::{agrees, columns, human, print};
 use crate::metadata::ps;
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
@@ -101,7 +100,7 @@ impl VolumeCommand {
             }
             Action::Prune { state, all, force } => prune(state, all, force),
         }
-        .map_err(|error| Failure { exit_code: COMMAND_FAILED, message: format!("{error:#}") }.into())
+        .map_err(error::failed)
     }
 }
 
@@ -169,7 +168,8 @@ fn inspect(state: State, names: &[String]) -> Result<u8> {
 }
 
 fn prune(state: State, all: bool, force: bool) -> Result<u8> {
-    if !force && !agrees(all)? {
+    let which = if all { "all local volumes" } else { "anonymous local volumes" };
+    if !force && !agrees(&format!("{which} not used by at least one container"))? {
         bail!("volume prune has been cancelled");
     }
     let store = Store::open(state)?;
@@ -189,21 +189,7 @@ fn prune(state: State, all: bool, force: bool) -> Result<u8> {
     if !removed.is_empty() {
         removed = format!("Deleted Volumes:\n{removed}\n");
     }
-    print(&format!("{removed}Total reclaimed space: {}\n", human(bytes)))
-}
-
-/// Asks the person in front, as Docker does. Anything but `y` means no.
-fn agrees(all: bool) -> Result<bool> {
-    let which = if all { "all local volumes" } else { "anonymous local volumes" };
-    let question = format!(
-        "WARNING! This will remove {which} not used by at least one container.\n\
-         Are you sure you want to continue? [y/N] "
-    );
-    print(&question)?;
-    stdout().flush().context("write to stdout")?;
-    let mut answer = String::new();
-    stdin().lock().read_line(&mut answer).context("read the answer")?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
+    print(&format!("{removed}Total reclaimed space: {}\n", human(bytes, 4)))
 }
 
 /// The bytes of all files below `dir`, each counted once however many names it has.
@@ -217,19 +203,6 @@ fn size_of(dir: &Path, seen: &mut HashSet<(u64, u64)>) -> u64 {
             false => 0,
         })
         .sum()
-}
-
-/// As Docker says sizes: four digits, and units of a thousand.
-fn human(bytes: u64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let (mut size, mut unit) = (bytes as f64, 0);
-    while size >= 1000.0 && unit + 1 < units.len() {
-        (size, unit) = (size / 1000.0, unit + 1);
-    }
-    let decimals = 3usize.saturating_sub(size.max(1.0).log10() as usize);
-    let text = format!("{size:.decimals$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{}", units[unit])
 }
 
 /// Remove containers, and everything that is remembered about them
@@ -264,26 +237,4 @@ fn remove_volumes_of(state: &State, record: &Record) -> u8 {
         Err(error) if error.downcast_ref::<InUse>().is_none() => Err(error),
         _ => Ok(()),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::human;
-
-    #[test]
-    fn sizes_are_dockers() {
-        for (bytes, expected) in [
-            (0, "0B"),
-            (999, "999B"),
-            (1000, "1kB"),
-            (1234, "1.234kB"),
-            (12_345, "12.35kB"),
-            (123_456, "123.5kB"),
-            (1_000_000, "1MB"),
-            (1_500_000_000, "1.5GB"),
-            (u64::MAX, "18.45EB"),
-        ] {
-            assert_eq!(human(bytes), expected);
-        }
-    }
 }

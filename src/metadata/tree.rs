@@ -5,14 +5,15 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, IFlags, Mode, OFlags, fstat, ioctl_getflags, ioctl_setflags, open, openat,
-    statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags, fstat, ioctl_getflags, ioctl_setflags, openat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 /// A directory is opened to be read; a link is none.
 const DIRECTORY: OFlags =
@@ -22,7 +23,12 @@ const DIRECTORY: OFlags =
 /// Removes the directory `path`, from the leaves up. It goes from each level to the next by
 /// descriptor, with one open at a time, and remembers the names.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    let mut here = open(path, DIRECTORY, Mode::empty())?;
+    remove_tree_in(CWD, path)
+}
+
+/// The same of the directory that is called `path` in `dir`.
+pub fn remove_tree_in(dir: impl AsFd, path: impl Arg + Copy) -> io::Result<()> {
+    let mut here = openat(&dir, path, DIRECTORY, Mode::empty())?;
     let mut above: Vec<(CString, Identity)> = Vec::new();
     loop {
         if let Some(child) = remove_leaves_of(&here)? {
@@ -37,7 +43,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
             }
             unlink(&here, &name, AtFlags::REMOVEDIR)?;
         } else {
-            return std::fs::remove_dir(path);
+            return Ok(unlinkat(&dir, path, AtFlags::REMOVEDIR)?);
         }
     }
 }
