@@ -17,6 +17,7 @@
 //! | 10 | `doctor` | Can I explain the architecture clearly? |
 //! | 11 | `layers` | Can containers share what they do not change? |
 //! | 12 | `images` | Can I run what somebody else has packed? |
+//! | 13 | `ports` | Can the world reach in? |
 //! | 14 | `exec` | Can it look after itself? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
@@ -74,6 +75,9 @@ pub mod layers;
 
 #[cfg(feature = "day12-images")]
 pub mod images;
+
+#[cfg(feature = "day13-ports")]
+pub mod ports;
 
 #[cfg(feature = "day14-exec")]
 pub mod exec;
