@@ -473,6 +473,11 @@ impl AtTerminal {
         }
     }
 
+    /// All that it shows.
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
+    }
+
     /// As a terminal emulator does when its window changes: the kernel sends SIGWINCH.
     pub fn resize(&self, rows: u16, columns: u16) {
         let mut stty = std::process::Command::new("stty");
