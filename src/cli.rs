@@ -134,6 +134,8 @@ enum Command {
     #[cfg(feature = "day14-exec")]
     Restart(crate::exec::start::Restart),
     #[cfg(feature = "day14-exec")]
+    Attach(crate::exec::attach::Attach),
+    #[cfg(feature = "day14-exec")]
     Exec(Box<crate::exec::Exec>),
     #[cfg(feature = "day12-images")]
     #[command(hide = true)]
@@ -365,6 +367,8 @@ impl Cli {
             Command::Start(start) => start.execute(Run::again),
             #[cfg(feature = "day14-exec")]
             Command::Restart(restart) => restart.execute(Run::again),
+            #[cfg(feature = "day14-exec")]
+            Command::Attach(attach) => attach.execute(),
             #[cfg(feature = "day14-exec")]
             Command::Exec(exec) => exec.execute(),
             #[cfg(not(feature = "day6-stop"))]

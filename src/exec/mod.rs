@@ -9,7 +9,9 @@
 //! process of it ([`program`]).
 
 pub mod again;
+pub mod attach;
 pub mod join;
+pub mod keys;
 pub mod program;
 pub mod start;
 pub mod target;
