@@ -739,7 +739,7 @@ fn kill_descendants() {
 }
 
 /// Orphans that ended are no leak: it is for their new parent, us, to reap them.
-fn reap_orphans() {
+pub fn reap_orphans() {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         if status == WaitStatus::StillAlive {
             break;
