@@ -95,8 +95,10 @@ enum Command {
     #[cfg(feature = "day11-layers")]
     Diff(crate::layers::diff::Diff),
 
-    #[cfg(feature = "day9-net")]
+    #[cfg(all(feature = "day9-net", not(feature = "day14-exec")))]
     Network(crate::net::network::NetworkCommand),
+    #[cfg(feature = "day14-exec")]
+    Network(crate::networks::command::NetworkCommand),
     #[cfg(feature = "day9-net")]
     Doctor(crate::doctor::Doctor),
 
@@ -172,9 +174,13 @@ struct Run {
     #[command(flatten)]
     cgroups: crate::cgroups::Cgroups,
 
-    #[cfg(feature = "day8-netns")]
+    #[cfg(all(feature = "day8-netns", not(feature = "day14-exec")))]
     #[command(flatten)]
     netns: crate::netns::Netns,
+
+    #[cfg(feature = "day14-exec")]
+    #[command(flatten)]
+    netns: crate::networks::flag::NetworkFlags,
 
     #[cfg(feature = "day9-net")]
     #[command(flatten)]
@@ -232,6 +238,8 @@ impl Run {
             Box::new(crate::netns::NoBridgeYet),
             #[cfg(feature = "day9-net")]
             Box::new(self.bridge),
+            #[cfg(feature = "day14-exec")]
+            Box::new(crate::networks::UserNetworks::default()),
             #[cfg(feature = "day11-layers")]
             Box::new(self.volumes),
         ])

@@ -73,3 +73,6 @@ pub mod layers;
 
 #[cfg(feature = "day12-images")]
 pub mod images;
+
+#[cfg(feature = "day14-exec")]
+pub mod networks;
