@@ -126,6 +126,8 @@ enum Command {
     Load(crate::images::load::Load),
     #[cfg(feature = "day12-images")]
     Commit(crate::images::commit::Commit),
+    #[cfg(feature = "day13-ports")]
+    Port(crate::ports::command::Port),
     #[cfg(feature = "day12-images")]
     #[command(hide = true)]
     UnpackLayer(crate::images::unpack::UnpackLayer),
@@ -198,6 +200,10 @@ struct Run {
     #[command(flatten)]
     image: crate::images::config::RunImage,
 
+    #[cfg(feature = "day13-ports")]
+    #[command(flatten)]
+    ports: crate::ports::Ports,
+
     /// The command, and its arguments: from here on, all words are the command's
     #[cfg_attr(not(feature = "day12-images"), arg(required = true))]
     // An image says what its command is.
@@ -240,6 +246,9 @@ impl Run {
             Box::new(self.bridge),
             #[cfg(feature = "day14-exec")]
             Box::new(crate::networks::UserNetworks::default()),
+            // While the container still has its address, nothing leads to it any more.
+            #[cfg(feature = "day13-ports")]
+            Box::new(self.ports),
             #[cfg(feature = "day11-layers")]
             Box::new(self.volumes),
         ])
@@ -340,6 +349,8 @@ impl Cli {
             Command::Load(load) => load.execute(),
             #[cfg(feature = "day12-images")]
             Command::Commit(commit) => commit.execute(),
+            #[cfg(feature = "day13-ports")]
+            Command::Port(port) => port.execute(),
             #[cfg(feature = "day12-images")]
             Command::UnpackLayer(unpack) => unpack.execute(),
             #[cfg(feature = "day12-images")]

@@ -28,7 +28,7 @@ use crate::explain::{self, shell, step};
 use crate::identity::{User, assume, hand_over};
 use crate::inherited;
 use crate::kernel::{self, Clone};
-use crate::plan::Plan;
+use crate::plan::{Plan, PublishedPort};
 use crate::report::{self, Report};
 use crate::wait::{self, Arrived, Child, Signals, exit_code_of};
 
@@ -57,6 +57,10 @@ pub struct Parts {
     pub cgroup: Option<OwnedFd>,
     /// Its address on the network, if it gets one.
     pub address: Option<Ipv4Addr>,
+    /// By what it is connected there.
+    pub wire: Option<Wire>,
+    /// The host's ports that lead to it.
+    pub ports: Vec<PublishedPort>,
     /// What becomes its `/`: a mount that is attached nowhere yet. `None`: the host's.
     pub root: Option<OwnedFd>,
     /// In the child, once it has a root of its own: its /sys, and its /dev. What is to be
@@ -82,6 +86,18 @@ pub struct Parts {
     pub before_exec: Option<fn(&Container) -> Result<()>>,
     /// The program of its init: a copy of this one, in memory; `None`: it has no init.
     pub init: Option<OwnedFd>,
+}
+
+/// By what a container is connected. (day 9)
+#[derive(Debug, Clone)]
+pub struct Wire {
+    /// The bridge's name.
+    pub bridge: String,
+    /// The name of the host's end of the cable: a port of the bridge, while the container lives.
+    pub cable: String,
+    /// The first address of the bridge's subnet, and how many bits of an address say that it
+    /// is in there.
+    pub subnet: (Ipv4Addr, u8),
 }
 
 /// What a container is where its flags say nothing: what its image says. (day 12)

@@ -17,6 +17,7 @@
 //! | 10 | `doctor` | Can I explain the architecture clearly? |
 //! | 11 | `layers` | Can containers share what they do not change? |
 //! | 12 | `images` | Can I run what somebody else has packed? |
+//! | 13 | `ports` | Can the world reach in? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it is to be, [`inherited`] what of its caller stays with it,
@@ -73,6 +74,9 @@ pub mod layers;
 
 #[cfg(feature = "day12-images")]
 pub mod images;
+
+#[cfg(feature = "day13-ports")]
+pub mod ports;
 
 #[cfg(feature = "day14-exec")]
 pub mod networks;

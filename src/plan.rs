@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
@@ -43,6 +44,9 @@ pub struct Plan {
     /// The ports that its image is known to listen on: `80/tcp`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed_ports: Vec<String>,
+    /// Which of its ports are to be ports of the host too, as people type it: `8080:80`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<String>,
     /// The number of the signal that asks it to end; `None`: SIGTERM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<i32>,
@@ -173,6 +177,51 @@ pub struct Attachment {
     pub ip: Option<Ipv4Addr>,
 }
 
+// ANCHOR: published_port
+/// A port of the host that leads to one of the container's. (day 13)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Which of its own.
+    pub container_port: u16,
+    /// The host's address; `None`: all that it has, of IPv4 and of IPv6.
+    pub address: Option<IpAddr>,
+    /// Which of the host's.
+    pub host_port: u16,
+}
+
+/// What is spoken at a port. Each has ports of its own: 53/tcp is not 53/udp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Connections.
+    Tcp,
+    /// Single packets.
+    Udp,
+}
+// ANCHOR_END: published_port
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+impl PublishedPort {
+    /// The host's addresses as Docker writes them: `0.0.0.0` and `[::]`.
+    pub fn hosts(&self) -> Vec<String> {
+        match self.address {
+            None => vec!["0.0.0.0".into(), "[::]".into()],
+            Some(IpAddr::V4(address)) => vec![address.to_string()],
+            Some(IpAddr::V6(address)) => vec![format!("[{address}]")],
+        }
+    }
+}
+
 impl Plan {
     /// A container like its host in everything: just a process that runs `command`,
     /// with this process's environment.
@@ -197,6 +246,7 @@ impl Plan {
             image: None,
             labels: BTreeMap::new(),
             exposed_ports: vec![],
+            publish: vec![],
             stop_signal: None,
             mounts: vec![],
             auto_remove: false,

@@ -15,7 +15,9 @@ use std::process::{Command, Stdio};
 use common::World;
 
 /// The newest day of this build.
-const DAY: u8 = if cfg!(feature = "day12-images") {
+const DAY: u8 = if cfg!(feature = "day13-ports") {
+    13
+} else if cfg!(feature = "day12-images") {
     12
 } else if cfg!(feature = "day11-layers") {
     11
@@ -77,6 +79,7 @@ fn help_is_as_it_was() {
         "save",
         "load",
         "commit",
+        "port",
     ];
     let there = match DAY {
         1..=3 => 4,
@@ -85,6 +88,7 @@ fn help_is_as_it_was() {
         7 | 8 => 9,
         9 => 11,
         11 => 19,
+        12 => 33,
         _ => commands.len(),
     };
     let of_commands = commands[..there].iter().map(|command| command.split(' ').chain(["--help"]).collect());
@@ -115,7 +119,10 @@ fn explain_is_as_it_was() {
         11 => {
             "--explain run --net none --layer layer --layer rootfs -v data:/srv -v ./rootfs/etc:/mnt:ro --tmpfs /tmp --rm sh -c true"
         }
-        _ => "--explain run --net none --image lab/web:v1 --rm true",
+        12 => "--explain run --net none --image lab/web:v1 --rm true",
+        _ => {
+            "--explain run --rootfs rootfs --ip 10.10.0.7 -p 8080:80 -p 192.0.2.1:5353:53/udp -p 127.0.0.1:9090:90 --rm sh -c true"
+        }
     };
     if DAY >= 3 {
         world.copy_of_rootfs("rootfs");

@@ -10,10 +10,10 @@ here=$(dirname "$(readlink -f "$0")")
 PATH=$PATH:/usr/sbin:/sbin
 
 suite=bookworm
-packages=linux-image-cloud-amd64,busybox-static,dash,bash,coreutils,util-linux,bsdutils,mount,grep,sed,mawk,findutils,tar,procps,psmisc,iproute2,iputils-ping,nftables,iptables,iperf3,crun,runc,kmod,strace,less,vim-tiny,tmux,ncurses-base,python3-minimal,ca-certificates,libgcc-s1,docker-registry,skopeo,umoci,podman
+packages=linux-image-cloud-amd64,busybox-static,dash,bash,coreutils,util-linux,bsdutils,mount,grep,sed,mawk,findutils,tar,procps,psmisc,iproute2,iputils-ping,nftables,iptables,conntrack,socat,iperf3,crun,runc,kmod,strace,less,vim-tiny,tmux,ncurses-base,python3-minimal,ca-certificates,libgcc-s1,docker-registry,skopeo,umoci,podman
 container_packages=base-files,base-passwd,dash,bash,coreutils,grep,sed,mawk,findutils,util-linux,procps,iproute2,python3
 modules="virtio_pci virtio_blk overlay bridge veth dummy tun loop nf_tables nft_chain_nat nft_masq nft_nat nft_redir nft_ct nft_reject_inet nft_fib_inet
-         nft_compat xt_MASQUERADE xt_nat xt_conntrack xt_addrtype xt_comment xt_tcpudp"
+         nft_compat nf_conntrack_netlink iptable_filter iptable_nat xt_MASQUERADE xt_nat xt_conntrack xt_addrtype xt_comment xt_tcpudp"
 
 stamp=$(cat "$here"/{build-image.sh,init,initrd-init,classroom.bashrc,rootfs.sh} | sha256sum | cut -d' ' -f1)
 up_to_date() { [ "$(cat "$here/image/stamp" 2>/dev/null)" = "$stamp" ]; }

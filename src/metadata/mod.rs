@@ -11,6 +11,7 @@ pub mod layout;
 pub mod output;
 pub mod owner;
 pub mod pidfd;
+pub mod ports;
 pub mod ps;
 pub mod read;
 pub mod record;
@@ -84,6 +85,7 @@ impl Mechanism for Metadata {
         // process looks after the container than the one that began.
         record.plan = container.plan.clone();
         record.address = container.parts.address;
+        record.ports = container.parts.ports.clone();
         record.owned_by_this_process()?;
         record.started(child.as_raw())?;
         owner.make_room(record)?;

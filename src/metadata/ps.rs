@@ -11,6 +11,7 @@ use crate::error::{self, COMMAND_FAILED, Result};
 use crate::metadata::at_once::for_each_at_once;
 use crate::metadata::ending::must_end;
 use crate::metadata::output::{Format, columns, print};
+use crate::metadata::ports;
 use crate::metadata::record::{Record, Shown, Status};
 use crate::metadata::state::State;
 use crate::metadata::traces::kill_all;
@@ -253,6 +254,14 @@ fn table(records: &[Record], no_trunc: bool) -> String {
         head.insert(5, "ADDRESS");
         for (row, record) in rows.iter_mut().zip(records) {
             row.insert(5, record.address.map(|address| address.to_string()).unwrap_or_default());
+        }
+    }
+    // From day 13 on some have them.
+    if records.iter().any(|record| !record.ports.is_empty()) {
+        let command = head.len() - 1;
+        head.insert(command, "PORTS");
+        for (row, record) in rows.iter_mut().zip(records) {
+            row.insert(command, ports::column(&record.ports));
         }
     }
     // From day 12 on some have one.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::files;
 use crate::metadata::pidfd::Process;
-use crate::plan::{Attachment, ImageUsed, MountPoint, Network, Plan};
+use crate::plan::{Attachment, ImageUsed, MountPoint, Network, Plan, PublishedPort};
 use crate::wait::signal_name;
 
 /// Of the records that this program writes, and the newest that it reads.
@@ -62,6 +62,9 @@ pub struct Record {
     /// While it runs: its address on the bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// While it runs: the host's ports that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PublishedPort>,
     /// From day 7 on: whether the kernel killed any of it for want of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_killed: Option<bool>,
@@ -157,6 +160,7 @@ impl Record {
             signal: None,
             finished_at: None,
             address: None,
+            ports: vec![],
             oom_killed: None,
             reason: None,
             unreadable: None,
@@ -229,6 +233,7 @@ impl Record {
         self.finished_at = Some(Timestamp::now());
         (self.pid, self.start_time, self.boot_id, self.address) = (None, None, None, None);
         (self.pid_namespace, self.owner) = (None, None);
+        self.ports = vec![];
     }
 
     /// From here on this process looks after the container.
@@ -317,6 +322,8 @@ pub struct Shown<'a> {
     networks: &'a [Attachment],
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    ports: &'a [PublishedPort],
     #[serde(skip_serializing_if = "Option::is_none")]
     oom_killed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -351,6 +358,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             network: record.plan.network,
             networks: &record.plan.networks,
             address: record.address,
+            ports: &record.ports,
             oom_killed: record.oom_killed,
             reason: record.reason.as_deref(),
             unreadable: record.unreadable.as_deref(),

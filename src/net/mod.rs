@@ -30,7 +30,7 @@ use nix::unistd::Pid;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use crate::container::{Container, Mechanism};
+use crate::container::{Container, Mechanism, Wire};
 use crate::error::Result;
 use crate::explain::step;
 use crate::files;
@@ -110,6 +110,11 @@ impl Mechanism for Bridge {
         })?;
         drop(lock);
         container.parts.address = Some(lease.address);
+        container.parts.wire = Some(Wire {
+            bridge: lan.bridge.clone(),
+            cable: lan.veth(lease.address),
+            subnet: (lan.network, lan.bits),
+        });
         etc::write(container, lease.address, &self.dns)?;
         self.connection = Some(Connection { lan, netlink, bridge, lease });
         Ok(())

@@ -12,8 +12,8 @@ use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber, MetaKey, O
 use crate::error::Result;
 use crate::net::nfnetlink::change;
 use crate::net::nftables::{
-    Batch, Chain, Command, NF_ACCEPT, NF_DROP, add_table, and, c_string, compare, delete_table, load,
-    load_ct_state, load_source_address, other, verdict,
+    Batch, Chain, Command, NF_ACCEPT, NF_DROP, add_table, and, c_string, compare, delete_table,
+    is_redirected, load, load_ct_state, load_source_address, other, verdict,
 };
 use crate::net::subnet::mask;
 
@@ -101,7 +101,7 @@ fn foreign<'a>(chains: &'a [Chain], table: &'a str) -> impl Iterator<Item = &'a 
 /// with the policy that we gave them.
 fn is_whole(chains: &[Chain], table: &str, subnet: &str) -> bool {
     let chain = |name, rules| has_rules(chains, &Chain::ours(table, name), rules, subnet);
-    chain("postrouting", 1) && chain("forward", 3)
+    chain("postrouting", 1) && chain("forward", 4)
 }
 
 fn has_rules(chains: &[Chain], wanted: &Chain, rules: u32, subnet: &str) -> bool {
@@ -134,7 +134,10 @@ fn masquerade(bridge: &str, network: Ipv4Addr, prefix: u8) -> Vec<Expressions> {
 // ANCHOR: forward
 /// What may be forwarded to and from containers: the first rule that holds
 /// decides. (Between two containers both interfaces are the bridge.)
-fn forward_rules(bridge: &str) -> [(String, Vec<Expressions>); 3] {
+///
+/// What the host itself has redirected to a container, by a rule of its own, is asked for:
+/// its status has the bit DST_NAT. (day 13)
+fn forward_rules(bridge: &str) -> [(String, Vec<Expressions>); 4] {
     let bridge_is = |key| vec![load(key), compare(Operator::Equal, &c_string(bridge))];
     // The state is a set of bits: ESTABLISHED is 2, RELATED 4. (linux/netfilter/nf_conntrack_common.h)
     let known = vec![load_ct_state(), and(6_u32.to_ne_bytes()), compare(Operator::NotEqual, &[0; 4])];
@@ -142,6 +145,10 @@ fn forward_rules(bridge: &str) -> [(String, Vec<Expressions>); 3] {
         (
             format!("oifname \"{bridge}\" ct state established,related accept"),
             [bridge_is(MetaKey::Oifname), known, vec![verdict(NF_ACCEPT)]].concat(),
+        ),
+        (
+            format!("oifname \"{bridge}\" ct status dnat accept"),
+            [bridge_is(MetaKey::Oifname), is_redirected(), vec![verdict(NF_ACCEPT)]].concat(),
         ),
         (
             format!("iifname \"{bridge}\" accept"),

@@ -16,6 +16,7 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner as Inner, NetfilterProtoFamily as Family,
 };
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
+use rustix::net::sockopt::set_socket_send_buffer_size_force;
 
 use crate::error::Result;
 use crate::explain::step;
@@ -28,6 +29,8 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 /// What a batch begins with, and its attribute: the generation it was planned for.
 const NFNL_MSG_BATCH_BEGIN: u8 = 16;
 const NFNL_BATCH_GENID: u16 = 1;
+/// In bytes: more than this is not sent without asking for room. (socket(7), SO_SNDBUF)
+const ROOM: usize = 64 << 10;
 /// Attributes of a rule, and of a refusal.
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
@@ -44,7 +47,7 @@ pub fn change(plan: impl Fn(&Netlink, &[Chain]) -> Result<Batch>) -> Result<()> 
     loop {
         let (generation, chains) = netlink.chains()?;
         let batch = plan(&netlink, &chains)?;
-        if batch.commands.is_empty() || netlink.commit(generation, &batch)? {
+        if batch.commands.is_empty() || netlink.commit(DAY, Some(generation), &batch)? {
             return Ok(());
         }
     }
@@ -52,10 +55,12 @@ pub fn change(plan: impl Fn(&Netlink, &[Chain]) -> Result<Batch>) -> Result<()> 
 // ANCHOR_END: change
 
 /// A socket, with the kernel at its other end. (netlink(7))
+#[derive(Debug)]
 pub struct Netlink(Socket);
 
 impl Netlink {
-    fn open() -> Result<Netlink> {
+    /// Opens one in the network namespace of this process.
+    pub fn open() -> Result<Netlink> {
         let open = || {
             let socket = Socket::new(NETLINK_NETFILTER)?;
             // Of an error more than a number, but not the request once again.
@@ -105,11 +110,12 @@ impl Netlink {
     }
 
     // ANCHOR: commit
-    /// Makes all changes, or none. Returns whether the batch was still in time.
-    fn commit(&self, generation: u32, batch: &Batch) -> Result<bool> {
+    /// Makes all changes, or none. Returns whether the batch was still in time, if it was planned
+    /// for a generation.
+    pub fn commit(&self, day: u8, generation: Option<u32>, batch: &Batch) -> Result<bool> {
         let texts: Vec<&str> = batch.commands.iter().map(|command| &command.text[..]).collect();
         let describe = || (format!("nft: {}", batch.title.join(", ")), format!("nft '{}'", texts.join("; ")));
-        step(DAY, describe, || {
+        step(day, describe, || {
             let answer = self.ask(&packets(generation, batch))?;
             match answer.errno {
                 0 => Ok(true),
@@ -126,7 +132,7 @@ impl Netlink {
 
     /// All messages of an answer. One that a change interrupted is not of one
     /// piece: ask again.
-    fn list(&self, requests: &[u8]) -> Result<Vec<(u16, Vec<u8>)>> {
+    pub fn list(&self, requests: &[u8]) -> Result<Vec<(u16, Vec<u8>)>> {
         loop {
             let answer = self.ask(requests)?;
             if answer.errno != 0 {
@@ -138,7 +144,13 @@ impl Netlink {
         }
     }
 
-    fn ask(&self, requests: &[u8]) -> Result<Answer> {
+    /// Sends `requests`, and reads until the first of them has been answered to its end.
+    pub fn ask(&self, requests: &[u8]) -> Result<Answer> {
+        if requests.len() > ROOM {
+            // More than people may ask for, and we are root. (socket(7), SO_SNDBUFFORCE)
+            set_socket_send_buffer_size_force(&self.0, requests.len())
+                .context("setsockopt(SO_SNDBUFFORCE)")?;
+        }
         self.0.send(requests, 0).context("send")?;
         let mut answer = Answer::default();
         let mut buffer = Vec::with_capacity(1 << 16);
@@ -166,11 +178,13 @@ impl Netlink {
 
 /// What came back: messages, each with its type. If it was no, then the errno,
 /// the number of the request that it is about, and what was said of it.
-#[derive(Default)]
-struct Answer {
-    messages: Vec<(u16, Vec<u8>)>,
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// Each with its type.
+    pub messages: Vec<(u16, Vec<u8>)>,
     interrupted: bool,
-    errno: i32,
+    /// 0: it was no refusal.
+    pub errno: i32,
     request: u32,
     said: String,
 }
@@ -188,7 +202,7 @@ impl Answer {
 }
 
 /// A message with its header. The kernel's answer repeats the number.
-fn packet(number: u32, flags: u16, message: NetfilterMessage) -> Vec<u8> {
+pub fn packet(number: u32, flags: u16, message: NetfilterMessage) -> Vec<u8> {
     let mut packet = NetlinkMessage::from(message);
     packet.header.sequence_number = number;
     packet.header.flags = NLM_F_REQUEST | flags;
@@ -199,13 +213,14 @@ fn packet(number: u32, flags: u16, message: NetfilterMessage) -> Vec<u8> {
 }
 
 /// All messages of a batch: one for each command, and one at either end.
-fn packets(generation: u32, batch: &Batch) -> Vec<u8> {
+fn packets(generation_of: Option<u32>, batch: &Batch) -> Vec<u8> {
     let control = |message: ControlMessage| {
         let header = NetfilterHeader::new(Family::Unspec, 0, NFNL_SUBSYS_NFTABLES);
         packet(u32::MAX, 0, NetfilterMessage::new(header, message))
     };
-    let generation = DefaultNla::new(NFNL_BATCH_GENID, generation.to_be_bytes().into());
-    let (message_type, attributes) = (NFNL_MSG_BATCH_BEGIN, vec![generation]);
+    let generation = |number: u32| DefaultNla::new(NFNL_BATCH_GENID, number.to_be_bytes().into());
+    let (message_type, attributes) =
+        (NFNL_MSG_BATCH_BEGIN, generation_of.map(generation).into_iter().collect());
     let mut bytes = control(ControlMessage::Other { message_type, attributes });
     for (number, command) in batch.commands.iter().enumerate() {
         // Unless it is asked to say so, the kernel says nothing when all is well.

@@ -31,6 +31,13 @@ pub fn load_ct_state() -> Expressions {
     other("ct", &[(1, Register::Reg1.into()), (2, 0)])
 }
 
+/// Ends the rule, unless the connection's destination was changed on this host: its status has
+/// the bit 1 << 5. (linux/netfilter/nf_conntrack_common.h, IPS_DST_NAT)
+pub fn is_redirected() -> Vec<Expressions> {
+    let load_status = other("ct", &[(1, Register::Reg1.into()), (2, 2)]);
+    vec![load_status, and((1_u32 << 5).to_ne_bytes()), compare(Operator::NotEqual, &[0; 4])]
+}
+
 /// Keeps the bits of `mask`.
 pub fn and(mask: [u8; 4]) -> Expressions {
     Expressions::Bitwise(vec![
@@ -94,7 +101,8 @@ pub struct Batch {
 }
 
 impl Command {
-    fn new(text: String, flags: u16, family: Family, message: NfTablesMessage) -> Command {
+    /// One of a table of this family.
+    pub fn new(text: String, flags: u16, family: Family, message: NfTablesMessage) -> Command {
         Command { text, flags, message: NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message) }
     }
 }
@@ -183,11 +191,11 @@ impl Chain {
     }
 
     /// `add chain …`, a base chain with policy accept. Its hook is its name.
-    pub fn add(&self, kind: &str, hook: InetHookNumber, priority: u32, about: &str) -> Command {
+    pub fn add(&self, kind: &str, hook: InetHookNumber, priority: i32, about: &str) -> Command {
         let attributes = vec![
             ChainAttribute::Table(self.table.clone()),
             ChainAttribute::Name(self.name.clone()),
-            ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority)]),
+            ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority as u32)]),
             ChainAttribute::Type(kind.into()),
             ChainAttribute::Policy(NF_ACCEPT),
             ChainAttribute::UserData(comment(about)),

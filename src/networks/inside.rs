@@ -102,7 +102,7 @@ fn redirect(port: u16) -> Result<()> {
         let output = Chain::ours(TABLE, "output");
         let mut commands: Vec<Command> = vec![add_table(TABLE)];
         // -100: dstnat, before the packet is routed again.
-        commands.push(output.add("nat", InetHookNumber::LocalOut, -100_i32 as u32, "names"));
+        commands.push(output.add("nat", InetHookNumber::LocalOut, -100, "names"));
         for (protocol, number) in [("udp", libc::IPPROTO_UDP), ("tcp", libc::IPPROTO_TCP)] {
             let text = format!("ip daddr {ADDRESS} {protocol} dport 53 dnat to {ADDRESS}:{port}");
             commands.push(output.add_rule(&text, redirection(number as u8, port)));

@@ -39,7 +39,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use nix::unistd::Pid;
 
-use crate::container::{Container, Mechanism};
+use crate::container::{Container, Mechanism, Wire};
 use crate::error::Result;
 use crate::metadata::record::{Identity, boot_id};
 use crate::metadata::state::State;
@@ -108,7 +108,14 @@ impl Mechanism for UserNetworks {
             self.plugs.push(plug.with_context(|| format!("network {}", attachment.network))?);
         }
         drop(lock);
-        container.parts.address = self.plugs.first().map(|plug| plug.lease.address);
+        // What is published leads to where the world is reached from.
+        let main = self.plugs.iter().find(|plug| !plug.network.internal).or(self.plugs.first());
+        container.parts.address = main.map(|plug| plug.lease.address);
+        container.parts.wire = main.filter(|plug| !plug.network.internal).map(|plug| {
+            let Cable { lan, address, .. } = &plug.cable;
+            let (bridge, cable) = (lan.bridge.clone(), lan.veth(*address));
+            Wire { bridge, cable, subnet: (lan.network, lan.bits) }
+        });
         self.netlink = Some(netlink);
         self.line = Some(UnixStream::pair().context("make a socket pair")?);
         let hosts = self.hosts(etc::hostname(container));
