@@ -24,6 +24,9 @@ use serde_json::Value;
 
 const FOREVER: &str = "sleep 100000";
 
+/// Nobody is called so.
+const NOBODY: [Ipv4Addr; 0] = [];
+
 /// `network` with `words`, which must succeed: what it prints.
 fn network(world: &World, words: &[&str]) -> String {
     let output = world.tiny_docker([&["network"], words].concat()).output().unwrap();
@@ -268,7 +271,7 @@ fn task5_a_name_is_true_at_the_moment_it_is_asked_for() {
     let world = World::new();
     network(&world, &["create", "web"]);
     let asker = world.detach(&["--net", "web"], FOREVER);
-    assert_eq!(found(&world, &asker, "db"), [], "nobody is called so");
+    assert_eq!(found(&world, &asker, "db"), NOBODY, "nobody is called so");
     for how in ["stop", "SIGKILL to its command", "SIGKILL to its supervisor", "rm -f"] {
         let db = world.detach(&["--name", "db", "--net", "web"], "exec sleep 100000");
         let address = address_on(&world, "web", &db);
@@ -281,7 +284,7 @@ fn task5_a_name_is_true_at_the_moment_it_is_asked_for() {
             _ => kill(supervisor(&world, &db), Signal::SIGKILL).unwrap(),
         }
         until("its command is gone", || !alive(command));
-        assert_eq!(found(&world, &asker, "db"), [], "once it is gone, by: {how}");
+        assert_eq!(found(&world, &asker, "db"), NOBODY, "once it is gone, by: {how}");
         let on_it = inspect(&world, "web")["Containers"].as_object().unwrap().len();
         assert_eq!(on_it, 1, "who is on the network after: {how}");
         if how != "rm -f" {
@@ -316,7 +319,7 @@ fn task5_networks_are_kept_apart() {
     ] {
         assert!(!reaches(&world, from, to), "{who} reaches {whom} by {to}");
     }
-    assert_eq!(found(&world, &a, "b"), [], "the name of one on another network");
+    assert_eq!(found(&world, &a, "b"), NOBODY, "the name of one on another network");
     assert_eq!(found(&world, &both, "a"), [on("front", &a)]);
     assert_eq!(found(&world, &both, "b"), [on("back", &b)]);
     assert_eq!(found(&world, &both, "both"), [on("front", &both)], "the first network decides");
@@ -519,7 +522,7 @@ fn task5_a_container_is_connected_and_disconnected_while_it_runs() {
     }
     let server = world.detach(&["--name", "server", "--net", "front"], FOREVER);
     let db = world.detach(&["--name", "db", "--net", "back"], FOREVER);
-    assert_eq!(found(&world, &server, "db"), []);
+    assert_eq!(found(&world, &server, "db"), NOBODY);
     network(&world, &["connect", "--alias", "api", "--ip", "172.19.0.50", "back", "server"]);
     let there = Ipv4Addr::new(172, 19, 0, 50);
     assert_eq!(address_on(&world, "back", &server), there);
