@@ -128,6 +128,8 @@ enum Command {
     Commit(crate::images::commit::Commit),
     #[cfg(feature = "day13-ports")]
     Port(crate::ports::command::Port),
+    #[cfg(feature = "day14-exec")]
+    Exec(Box<crate::exec::Exec>),
     #[cfg(feature = "day12-images")]
     #[command(hide = true)]
     UnpackLayer(crate::images::unpack::UnpackLayer),
@@ -355,6 +357,8 @@ impl Cli {
             Command::UnpackLayer(unpack) => unpack.execute(),
             #[cfg(feature = "day12-images")]
             Command::FlushImages(flush) => flush.execute(),
+            #[cfg(feature = "day14-exec")]
+            Command::Exec(exec) => exec.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }

@@ -86,6 +86,20 @@ pub struct Parts {
     pub before_exec: Option<fn(&Container) -> Result<()>>,
     /// The program of its init: a copy of this one, in memory; `None`: it has no init.
     pub init: Option<OwnedFd>,
+    /// The container that its command is one more process of; `None`: it is the first of a
+    /// container of its own.
+    pub join: Option<Join>,
+}
+
+/// The other way to start: not in new namespaces, but in those that a container has that
+/// runs. (day 14)
+#[derive(Debug)]
+pub struct Join {
+    /// A handle on a process of that container, its first one.
+    pub process: OwnedFd,
+    /// Makes the child, in the namespaces that the plan names, and in the cgroup. The child
+    /// has started afresh already.
+    pub by: fn(&OwnedFd, CloneFlags, Option<&OwnedFd>) -> Result<Clone>,
 }
 
 /// By what a container is connected. (day 9)
@@ -260,12 +274,11 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
     let (hearing, report) = report::pipe()?;
 
     let namespaces = container.plan.namespaces;
-    let day = if namespaces.is_empty() { 1 } else { 2 };
     let cgroup = container.parts.cgroup.take();
-    let describe = || describe_clone(namespaces, cgroup.is_some());
-    let into = cgroup.as_ref().map(AsFd::as_fd);
-    // SAFETY: this process has one thread: what needs more starts them once the child is there.
-    let cloned = step(day, describe, || unsafe { kernel::clone3(namespaces, into) })?;
+    let cloned = match &container.parts.join {
+        None => clone(namespaces, cgroup.as_ref())?,
+        Some(join) => (join.by)(&join.process, namespaces, cgroup.as_ref())?,
+    };
     // In the child as well, before anything else: an open directory of the host is
     // a way out of the container. (CVE-2024-21626)
     drop(cgroup);
@@ -280,7 +293,7 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
     drop((gate, report));
     // The child has copies. With ours open, what the command writes to would have no end.
     container.parts.stdio = [None, None, None];
-    (container.parts.root, container.parts.console) = (None, None);
+    (container.parts.root, container.parts.console, container.parts.join) = (None, None, None);
     container.parts.mounts.clear();
 
     for mechanism in mechanisms.iter_mut() {
@@ -294,6 +307,14 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
     Ok(child)
 }
 // ANCHOR_END: start
+
+/// Makes the child in new namespaces.
+fn clone(namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
+    let day = if namespaces.is_empty() { 1 } else { 2 };
+    let describe = || describe_clone(namespaces, cgroup.is_some());
+    // SAFETY: this process has one thread: what needs more starts them once the child is there.
+    step(day, describe, || unsafe { kernel::clone3(namespaces, cgroup.map(AsFd::as_fd)) })
+}
 
 // ANCHOR: wait
 /// From the command's first moment to its last. Returns its exit code.
@@ -352,7 +373,9 @@ fn enter(
     // End of file instead of a byte: the parent gave up, or died.
     File::from(gate).read_exact(&mut [0]).context("the runtime ended before the container was ready")?;
     die_with_the_parent(report)?;
-    inherited::start_afresh()?;
+    if container.parts.join.is_none() {
+        inherited::start_afresh()?;
+    }
 
     for mechanism in mechanisms {
         mechanism.enter(container)?;

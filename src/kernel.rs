@@ -37,7 +37,8 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 // ANCHOR: clone3
 /// Makes a child that is a copy of this process, as fork(2) does, but born into
-/// the new namespaces that `namespaces` asks for and, from day 7 on, in `cgroup`.
+/// the new namespaces that `namespaces` asks for and, from day 7 on, in `cgroup`. With
+/// CLONE_PARENT among them (day 14) it is not this process's child, but its parent's.
 ///
 /// Errors: clone(2), "ERRORS"; EPERM is the lack of CAP_SYS_ADMIN.
 ///
@@ -54,7 +55,9 @@ pub unsafe fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd>) -> io::
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = u64::from(namespaces.bits() as u32) | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A child of our parent ends with the signal that we do, and none may be named. (clone(2))
+    let ours = !namespaces.contains(CloneFlags::CLONE_PARENT);
+    args.exit_signal = if ours { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;

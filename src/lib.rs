@@ -18,6 +18,7 @@
 //! | 11 | `layers` | Can containers share what they do not change? |
 //! | 12 | `images` | Can I run what somebody else has packed? |
 //! | 13 | `ports` | Can the world reach in? |
+//! | 14 | `exec` | Can it look after itself? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it is to be, [`inherited`] what of its caller stays with it,
@@ -77,6 +78,9 @@ pub mod images;
 
 #[cfg(feature = "day13-ports")]
 pub mod ports;
+
+#[cfg(feature = "day14-exec")]
+pub mod exec;
 
 #[cfg(feature = "day14-exec")]
 pub mod networks;

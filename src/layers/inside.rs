@@ -20,7 +20,6 @@ use nix::unistd::{getppid, pipe2};
 use crate::container::{Container, Mechanism, Mount};
 use crate::error::Result;
 use crate::explain::{self, step};
-use crate::files;
 use crate::kernel::{self, Clone};
 use crate::layers::{overlay, volume};
 use crate::metadata::owner::Owner;
@@ -77,7 +76,7 @@ impl Place {
             }
             match record.process()? {
                 // Until its exec it is the runtime, on its way from the host's / to its own.
-                Some(process) if has_become_the_command(process.pid)? => {
+                Some(process) if process.has_become_the_command()? => {
                     if let Some(mounts) = mounts_of(&process)? {
                         return Ok(Place::Running(mounts));
                     }
@@ -120,20 +119,6 @@ fn mounts_of(process: &Process) -> Result<Option<OwnedFd>> {
         _ if process.has_ended(Some(Duration::ZERO))? => Ok(None),
         opened => Ok(Some(opened.with_context(|| format!("open {file}"))?.into())),
     }
-}
-
-/// Has the process `pid` come to its exec? The kernel keeps a flag for those that have not,
-/// PF_FORKNOEXEC. (proc_pid_stat(5), field 9; include/linux/sched.h)
-fn has_become_the_command(pid: i32) -> Result<bool> {
-    const FORKED_AND_NO_EXEC: u64 = 0x40;
-    let file = format!("/proc/{pid}/stat");
-    // It has ended since.
-    let Ok(stat) = files::read(&file) else { return Ok(true) };
-    // The second field is a name in parentheses, which may contain anything.
-    let name_ends = stat.iter().rposition(|byte| *byte == b')').context("a name in parentheses")?;
-    let rest = String::from_utf8_lossy(&stat[name_ends + 1..]).into_owned();
-    let flags = rest.split_ascii_whitespace().nth(9 - 3).and_then(|field| field.parse::<u64>().ok());
-    Ok(flags.with_context(|| format!("{file} has no field 9"))? & FORKED_AND_NO_EXEC == 0)
 }
 
 // ANCHOR: begin

@@ -14,7 +14,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{dup2_stdout, pipe2};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, openat};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -66,6 +66,16 @@ pub fn open(dev: Option<Dir>, has_user: bool) -> Result<(OwnedFd, OwnedFd)> {
     // ANCHOR_END: day5_task5_open_solution
 }
 // ANCHOR_END: open
+
+/// Is it a pseudo-terminal? What runs in a container may have put something else in its place,
+/// and the runtime is about to read from it. (pts(4): character device 5, 2)
+pub fn check(ours: &OwnedFd) -> Result<()> {
+    let found = fstat(ours).context("look at the terminal")?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != makedev(5, 2) {
+        bail!("the container's /dev/ptmx makes no terminals: somebody in it has replaced it; omit -t");
+    }
+    Ok(())
+}
 
 /// How the master of a new pseudo-terminal is opened.
 const PTMX: OFlags = OFlags::RDWR.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);

@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::Result;
 use crate::explain::step;
+use crate::files;
 use crate::kernel::send_signal_by_handle;
 use crate::wait::signal_name;
 
@@ -54,6 +55,22 @@ impl Process {
         }
     }
 
+    /// Has it come to its exec? Until then a container's first process is still the runtime, on
+    /// its way from the host's `/` to its own, and whoever joined it would be on the host. The
+    /// kernel has a flag for those that have not, PF_FORKNOEXEC. (proc_pid_stat(5), field 9;
+    /// include/linux/sched.h)
+    pub fn has_become_the_command(&self) -> Result<bool> {
+        const FORKED_AND_NO_EXEC: u64 = 0x40;
+        let file = format!("/proc/{}/stat", self.pid);
+        // It has ended since.
+        let Ok(stat) = files::read(&file) else { return Ok(true) };
+        // The second field is a name in parentheses, which may contain anything.
+        let name_ends = stat.iter().rposition(|byte| *byte == b')').context("a name in parentheses")?;
+        let rest = String::from_utf8_lossy(&stat[name_ends + 1..]).into_owned();
+        let flags = rest.split_ascii_whitespace().nth(9 - 3).and_then(|field| field.parse::<u64>().ok());
+        Ok(flags.with_context(|| format!("{file} has no field 9"))? & FORKED_AND_NO_EXEC == 0)
+    }
+
     /// Sends it the signal with this number; one that has just ended needs none. `day` is
     /// the caller's, for the narration. (pidfd_send_signal(2))
     pub fn signal(&self, day: u8, number: i32) -> Result<()> {
@@ -66,6 +83,12 @@ impl Process {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             outcome => outcome,
         })
+    }
+}
+
+impl From<Process> for OwnedFd {
+    fn from(process: Process) -> OwnedFd {
+        process.handle
     }
 }
 

@@ -1,6 +1,7 @@
 //! Day 3: who runs the command, where, and with which environment. (The OCI
 //! runtime specification calls these three the `process`: `user`, `cwd`, `env`.)
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -66,6 +67,8 @@ impl Mechanism for Process {
 }
 // ANCHOR_END: mechanism
 
+type Environment = BTreeMap<OsString, OsString>;
+
 // ANCHOR: environment
 /// The container's environment. On a root file system of its own a clean one:
 /// the host's variables say where things are on the host, and its secrets are
@@ -80,6 +83,13 @@ fn set_environment(container: &mut Container, settings: &[OsString]) -> Result<(
                 .map(|(name, value): (&str, OsString)| (name.into(), value))
                 .into();
     }
+    apply_settings(settings, &mut container.plan.environment)
+    // ANCHOR_END: day3_task6_set_environment_solution
+}
+
+/// Sets and unsets variables as `-e` asks for it, in order.
+pub fn apply_settings(settings: &[OsString], environment: &mut Environment) -> Result<()> {
+    // ANCHOR: day3_task6_apply_settings_solution
     for setting in settings {
         let mut parts = setting.as_bytes().splitn(2, |byte| *byte == b'=');
         let name = OsStr::from_bytes(parts.next().unwrap_or_default());
@@ -94,19 +104,19 @@ fn set_environment(container: &mut Container, settings: &[OsString]) -> Result<(
         };
         // Not set on the host: not set in the container, as with Docker.
         match value {
-            Some(value) => container.plan.environment.insert(name.into(), value),
-            None => container.plan.environment.remove(name),
+            Some(value) => environment.insert(name.into(), value),
+            None => environment.remove(name),
         };
     }
     Ok(())
-    // ANCHOR_END: day3_task6_set_environment_solution
+    // ANCHOR_END: day3_task6_apply_settings_solution
 }
 // ANCHOR_END: environment
 
 // ANCHOR: user
 /// The user that `text`, `USER[:GROUP]`, means in this root file system, and
 /// its home directory. (passwd(5), group(5))
-fn look_up(text: &str) -> Result<(User, OsString)> {
+pub fn look_up(text: &str) -> Result<(User, OsString)> {
     // ANCHOR: day3_task6_look_up_solution
     let (name, group) = match text.split_once(':') {
         Some((name, group)) => (name, Some(group)),

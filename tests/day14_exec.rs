@@ -1,0 +1,4 @@
+//! Day 14: a command in a container that runs.
+#![allow(clippy::unwrap_used)]
+
+mod common;
