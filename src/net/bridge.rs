@@ -128,7 +128,8 @@ pub fn check_ours(lan: &Lan, link: &LinkMessage) -> Result<u32> {
 /// Errors if the host itself uses addresses of our subnet: it would then look for
 /// those machines among our containers.
 pub fn check_subnet_is_free(lan: &Lan, netlink: &Netlink) -> Result<()> {
-    if let Some(Route { network, bits, by }) = routes(netlink)?.into_iter().find(|route| route.overlaps(lan)) {
+    if let Some(Route { network, bits, by }) = routes(netlink)?.into_iter().find(|route| route.overlaps(lan))
+    {
         bail!(
             "the host uses {network}/{bits} itself (by {}), and our containers' subnet is {}/{}; {}",
             by.and_then(name_of).unwrap_or("a route".into()),
@@ -305,7 +306,8 @@ fn restore_route(lan: &Lan, netlink: &Netlink, bridge: u32, has_carrier: bool) -
              ip route get {anybody}, or {}",
             other.and_then(name_of).unwrap_or("nobody".into()),
             match lan.name {
-                None => "choose another subnet: tiny-docker network rm, and then --subnet 10.20.0.0/24".into(),
+                None =>
+                    "choose another subnet: tiny-docker network rm, and then --subnet 10.20.0.0/24".into(),
                 Some(_) => lan.another_subnet(),
             }
         ),

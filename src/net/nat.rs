@@ -105,9 +105,9 @@ fn is_whole(chains: &[Chain], table: &str, subnet: &str) -> bool {
 }
 
 fn has_rules(chains: &[Chain], wanted: &Chain, rules: u32, subnet: &str) -> bool {
-    chains.iter().any(|chain| {
-        chain.is(wanted) && chain.rules == rules && !chain.drops && chain.has_comment(subnet)
-    })
+    chains
+        .iter()
+        .any(|chain| chain.is(wanted) && chain.rules == rules && !chain.drops && chain.has_comment(subnet))
 }
 
 // ANCHOR: masquerade
@@ -166,7 +166,8 @@ fn forward_rules(bridge: &str) -> [(String, Vec<Expressions>); 4] {
 /// only where br_netfilter is loaded.)
 fn internal_rules(bridge: &str) -> [(String, Vec<Expressions>); 3] {
     let bridge_is = |key| vec![load(key), compare(Operator::Equal, &c_string(bridge))];
-    let within = [bridge_is(MetaKey::Iifname), bridge_is(MetaKey::Oifname), vec![verdict(NF_ACCEPT)]].concat();
+    let within =
+        [bridge_is(MetaKey::Iifname), bridge_is(MetaKey::Oifname), vec![verdict(NF_ACCEPT)]].concat();
     let drop = |key| [bridge_is(key), vec![verdict(NF_DROP)]].concat();
     [
         (format!("iifname \"{bridge}\" oifname \"{bridge}\" accept"), within),

@@ -35,6 +35,7 @@ enum Action {
 
 /// The flags of `network rm`.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Rm {
     // The network is the host's, and no state directory's: taken, and not looked at.
     #[command(flatten)]

@@ -57,7 +57,6 @@ impl Subnet {
         }
         Ok(name)
     }
-
 }
 
 /// The first address and the number of bits of the subnet `text`, as `--subnet` has it.

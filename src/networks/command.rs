@@ -177,16 +177,23 @@ impl Create {
         let (network, bits) = match &self.subnet {
             Some(text) => subnet::parse(text)?,
             None if self.gateway.is_some() => {
-                bail!("--gateway: it is an address of a subnet, and none was given; add --subnet ADDRESS/BITS")
+                bail!(
+                    "--gateway: it is an address of a subnet, and none was given; add --subnet ADDRESS/BITS"
+                )
             }
             None => pool::choose(taken)?,
         };
-        let mut lan =
-            Lan { name: Some(self.name.clone()), internal: self.internal, ..Lan::new(&bridge, network, bits) };
+        let mut lan = Lan {
+            name: Some(self.name.clone()),
+            internal: self.internal,
+            ..Lan::new(&bridge, network, bits)
+        };
         pool::check(&lan, taken)?;
         if let Some(gateway) = self.gateway.filter(|gateway| *gateway != lan.gateway) {
             if lan.check(gateway).is_err() {
-                bail!("--gateway {gateway}: expected an address of {network}/{bits}, but not its first, nor its last");
+                bail!(
+                    "--gateway {gateway}: expected an address of {network}/{bits}, but not its first, nor its last"
+                );
             }
             lan.gateway = gateway;
         }
@@ -238,8 +245,13 @@ fn list(state: &State, quiet: bool, format: Format) -> Result<u8> {
     if quiet {
         return print(&networks.iter().map(|network| format!("{}\n", network.id)).collect::<String>());
     }
-    let always = [("bridge", "bridge"), ("host", "host"), ("none", "null")].map(|(name, driver)| {
-        Row { id: "-".into(), name: name.into(), driver, scope: "local", subnet: None, internal: false }
+    let always = [("bridge", "bridge"), ("host", "host"), ("none", "null")].map(|(name, driver)| Row {
+        id: "-".into(),
+        name: name.into(),
+        driver,
+        scope: "local",
+        subnet: None,
+        internal: false,
     });
     let mut rows: Vec<Row> = always.into();
     rows.extend(networks.into_iter().map(|one| {
@@ -343,7 +355,9 @@ fn inspect(state: &State, words: &[String]) -> Result<u8> {
 
 /// Why a network is not removed.
 #[derive(Debug, thiserror::Error)]
-#[error("network {network} is in use by {by}; stop them, or disconnect them: tiny-docker network disconnect {network} CONTAINER")]
+#[error(
+    "network {network} is in use by {by}; stop them, or disconnect them: tiny-docker network disconnect {network} CONTAINER"
+)]
 struct InUse {
     network: String,
     by: String,
@@ -353,7 +367,9 @@ struct InUse {
 /// Removes the network `word`, if no container is on it. Returns whether there was one.
 fn remove(store: &Store, word: &str) -> Result<bool> {
     if RESERVED.contains(&word) {
-        bail!("network {word} is always there, and cannot be removed; its bridge can: tiny-docker network rm");
+        bail!(
+            "network {word} is always there, and cannot be removed; its bridge can: tiny-docker network rm"
+        );
     }
     let lock = NetworkLock::take()?;
     let Some(network) = store.find(word)? else { return Ok(false) };

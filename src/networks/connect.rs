@@ -87,7 +87,11 @@ impl Connect {
         Ok(0)
     }
 
-    fn change_plan(&self, record: &Record, change: impl Fn(&mut Vec<Attachment>) -> Result<()>) -> Result<()> {
+    fn change_plan(
+        &self,
+        record: &Record,
+        change: impl Fn(&mut Vec<Attachment>) -> Result<()>,
+    ) -> Result<()> {
         change_plan(&self.state, record, change)
     }
 }
@@ -224,12 +228,7 @@ fn disconnect(lock: &NetworkLock, record: &Record, process: &Process, network: &
     let mut members = Members::of(lock, network)?;
     let Some(member) = members.members.remove(&record.id) else { return Ok(false) };
     let netlink = Netlink::open()?;
-    let cable = Cable {
-        lan: network.lan()?,
-        bridge: 0,
-        address: member.address,
-        inside: member.interface,
-    };
+    let cable = Cable { lan: network.lan()?, bridge: 0, address: member.address, inside: member.interface };
     cable.pull(&netlink)?;
     members.write(lock, &network.bridge)?;
     // With the cable its routes are gone. Another network may lead out.

@@ -147,7 +147,8 @@ mod tests {
     fn kinds_go_alone() {
         let parse = |networks: &[&str], aliases: &[&str]| {
             let words = |words: &[&str]| words.iter().map(|word| word.to_string()).collect();
-            let flags = NetworkFlags { networks: words(networks), network_alias: words(aliases), netns: None };
+            let flags =
+                NetworkFlags { networks: words(networks), network_alias: words(aliases), netns: None };
             flags.parse().map_err(|error| format!("{error:#}"))
         };
         assert_eq!(parse(&["web", "back"], &["x"]).unwrap().1[0].aliases, ["x"]);

@@ -244,19 +244,21 @@ fn lease(
     wanted: Option<Ipv4Addr>,
 ) -> Result<Lease> {
     let holder = |address| members.members.iter().find(|(_, member)| member.address == address);
-    let in_use = |address| {
-        Ok(holder(address).is_some() || bridge::find_link(netlink, &lan.veth(address))?.is_some())
-    };
-    let taken_by = |address| {
-        holder(address).map(|(id, member)| format!("the container {}", member.title(id)))
-    };
+    let in_use =
+        |address| Ok(holder(address).is_some() || bridge::find_link(netlink, &lan.veth(address))?.is_some());
+    let taken_by =
+        |address| holder(address).map(|(id, member)| format!("the container {}", member.title(id)));
     if let Some((address, who)) = wanted.and_then(|address| Some((address, taken_by(address)?))) {
         bail!("--ip {address}: {who} has it; stop that one, or omit --ip");
     }
     let lease = address::lease(lock, lan, wanted, in_use)?;
     // Where all others are in use, that one is given which its holder is about to lose.
     if holder(lease.address).is_some() {
-        bail!("all addresses of {}/{} are in use; stop a container, or make a larger network", lan.network, lan.bits);
+        bail!(
+            "all addresses of {}/{} are in use; stop a container, or make a larger network",
+            lan.network,
+            lan.bits
+        );
     }
     Ok(lease)
 }

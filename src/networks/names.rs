@@ -30,7 +30,8 @@ impl Names {
             });
             let mut found = Vec::new();
             for (id, member) in &list.members {
-                let is_meant = member.is_called(id, name) || short.is_some_and(|short| member.is_called(id, short));
+                let is_meant =
+                    member.is_called(id, name) || short.is_some_and(|short| member.is_called(id, short));
                 if is_meant && member.runs()? {
                     found.push(member.address);
                 }

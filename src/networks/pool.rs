@@ -37,7 +37,7 @@ pub fn taken(networks: &[Definition], netlink: &Netlink) -> Result<Vec<Taken>> {
         taken.push(Taken { network, bits, by: "the default network, bridge".into() });
     }
     for route in routes(netlink)? {
-        let by = route.by.and_then(name_of).map_or("a route".into(), |name| format!("the host, by {name}"));
+        let by = route.by.and_then(name_of).map_or("a route".into(), |name| format!("the host (by {name})"));
         taken.push(Taken { network: route.network, bits: route.bits, by });
     }
     Ok(taken)

@@ -203,7 +203,8 @@ impl Udp {
     fn wait(&self, stopped: &OwnedFd) -> io::Result<Vec<bool>> {
         let until = self.asked.iter().map(|asked| asked.until).min();
         // Rounded up: a wait that ends a moment too early is followed by many more.
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        let left =
+            until.map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
         let timeout = left.map_or(PollTimeout::NONE, |left| left.try_into().unwrap_or(PollTimeout::MAX));
         let sockets = self.asked.iter().map(|asked| asked.socket.as_fd());
         let all = [stopped.as_fd(), self.socket.as_fd()].into_iter().chain(sockets);

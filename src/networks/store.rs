@@ -174,7 +174,8 @@ impl Store {
         if text.len() as u64 > LONGEST {
             bail!("network {} has labels of more than {LONGEST} bytes; give it fewer", network.name);
         }
-        let describe = || (format!("rename({new:?}, {file:?})"), format!("mv {} {}", shell(&new), shell(&file)));
+        let describe =
+            || (format!("rename({new:?}, {file:?})"), format!("mv {} {}", shell(&new), shell(&file)));
         let written = step(DAY, describe, || {
             let mut opened =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
