@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use assert_cmd::assert::Assert;
-use common::{HostFile, World, alive, binary, busybox, pid, said, supervisor, until};
+use common::{HostFile, World, alive, binary, busybox, pid, rootfs, said, supervisor, until};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -599,10 +600,16 @@ fn task5_what_is_wrong_with_a_network_is_said_before_anything_is_made() {
         (vec!["--net", "small", "--network-alias", "a b"], "such as db"),
         (vec!["--net", "small", "--ip", "10.77.0.1"], "the host's"),
         (vec!["--net", "small", "--ip", "10.78.0.2"], "10.77.0.0/29"),
-        (vec!["--net", "name=small,color=red"], "expected name=NETWORK"),
-        (vec!["--net", "../small"], "such as backend"),
     ] {
         run(&world, &flags, "true").code(125).stderr(contains(words));
+    }
+    for (word, words) in
+        [("name=small,color=red", "expected name=NETWORK"), ("../small", "such as backend"), ("", "such as")]
+    {
+        // Wrong as words, whatever networks there are.
+        run(&world, &["--net", word], "true")
+            .code(2)
+            .stderr(contains(words).and(contains("possible values")));
     }
     assert_eq!(world.ps().lines().count(), 1, "{}", world.ps());
     let ids: Vec<String> = (0..5).map(|_| world.detach(&["--net", "small"], FOREVER)).collect();
@@ -728,4 +735,83 @@ fn task5_long_many_at_once_have_an_address_and_a_name_each() {
     }
     world.remove_all();
     network(&world, &["rm", "web"]);
+}
+
+/// What the application says, asked at `address` by the host.
+fn visit(address: &str) -> std::io::Result<String> {
+    let patience = Duration::from_secs(60);
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").unwrap_or_default().1.to_string())
+}
+
+/// The book's script: as a person types it, but that `tiny-docker` is the one under test.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_long_a_web_application_of_three_containers_finds_its_parts() {
+    let world = World::new();
+    let scripts = programs(&world);
+    let script = |name: &str| {
+        let mut command = Command::new("sh");
+        command.arg(scripts.join(name)).current_dir(world.dir()).env("ROOTFS", rootfs("debian"));
+        let path = format!("{}:{}", world.dir().display(), std::env::var("PATH").unwrap());
+        let output = command.env("PATH", path).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", said(&output));
+    };
+    script("start.sh");
+    // By an address of the host's: that of the bridge will do.
+    let front = world.inspect("front")["id"].as_str().unwrap().to_string();
+    let server = world.inspect("server")["id"].as_str().unwrap().to_string();
+    let door = format!("{}:8080", inspect(&world, "front")["IPAM"]["Config"][0]["Gateway"].as_str().unwrap());
+    let number = |text: String| text.strip_prefix("visit ")?.trim_end().parse::<u32>().ok();
+    let mut first = None;
+    until("the application answers", || {
+        first = visit(&door).ok().and_then(number);
+        first.is_some()
+    });
+    assert_eq!(visit(&door).map(number).unwrap(), first.map(|first| first + 1), "the next visit");
+    assert_eq!(found(&world, &front, "db"), NOBODY, "the database, for the front");
+
+    // The database goes, and the application says so; a new one comes, with another address.
+    let before = found(&world, &server, "db");
+    world.tiny_docker(["rm", "-f", "database"]).assert().success();
+    let without = visit(&door).unwrap();
+    assert!(without.starts_with("no database"), "without its database: {without}");
+    let debian = rootfs("debian");
+    let program = format!("{}:/program.py:ro", scripts.join("database.py").display());
+    let words =
+        ["run", "-d", "--name", "database", "--net", "back", "--network-alias", "db", "-v", "data:/data"];
+    let words = words.into_iter().chain(["-v", &program, "--rootfs", debian.to_str().unwrap()]);
+    world.tiny_docker(words.chain(["python3", "-u", "/program.py"])).assert().success();
+    let after = found(&world, &server, "db");
+    assert!(after.len() == 1 && after != before, "the new database: {before:?}, {after:?}");
+    let mut seen = String::new();
+    until("the new database answers", || {
+        seen = visit(&door).unwrap();
+        !seen.starts_with("no database")
+    });
+    assert_eq!(number(seen), first.map(|first| first + 2), "what the volume has kept");
+    script("stop.sh");
+    world.tiny_docker(["volume", "rm", "data"]).assert().success();
+    assert_eq!(left_of_networks(), "");
+}
+
+/// The programs and scripts, beside a `tiny-docker` that is the one under test.
+fn programs(world: &World) -> PathBuf {
+    std::os::unix::fs::symlink(binary(), world.dir().join("tiny-docker")).unwrap();
+    let dir = world.dir().join("web-application");
+    fs::create_dir(&dir).unwrap();
+    for (name, text) in [
+        ("database.py", include_str!("web-application/database.py")),
+        ("server.py", include_str!("web-application/server.py")),
+        ("front.py", include_str!("web-application/front.py")),
+        ("start.sh", include_str!("web-application/start.sh")),
+        ("stop.sh", include_str!("web-application/stop.sh")),
+    ] {
+        fs::write(dir.join(name), text).unwrap();
+    }
+    dir
 }

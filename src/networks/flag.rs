@@ -17,7 +17,7 @@ use super::store::check_name;
 pub struct NetworkFlags {
     /// The container's network: bridge, none, host, or the name of one that network create has
     /// made; of those it may have several. Also: name=NETWORK,alias=ALIAS,ip=ADDRESS
-    #[arg(long = "net", visible_alias = "network", value_name = "NETWORK", default_value = "bridge")]
+    #[arg(long = "net", visible_alias = "network", value_name = "NETWORK", default_value = "bridge", value_parser = word)]
     networks: Vec<String>,
 
     /// What else it is called on its (first) network
@@ -67,7 +67,7 @@ impl NetworkFlags {
         }
         let mut attachments: Vec<Attachment> = Vec::new();
         for word in &self.networks {
-            let attachment = attachment(word).with_context(|| format!("--net {word}"))?;
+            let attachment = attachment(word)?;
             if attachments.iter().any(|other| other.network == attachment.network) {
                 bail!("--net {}: given twice; once is enough", attachment.network);
             }
@@ -80,6 +80,16 @@ impl NetworkFlags {
         Ok((Network::User, attachments))
     }
     // ANCHOR_END: parse
+}
+
+/// Errors, as day 8 does, if `word` is neither a kind of network nor the name of one.
+fn word(word: &str) -> std::result::Result<String, String> {
+    match attachment(word) {
+        Ok(_) => Ok(word.into()),
+        Err(error) => Err(format!(
+            "{error:#}\n  [possible values: host, none, bridge, or the name of a network that network create has made]"
+        )),
+    }
 }
 
 /// `NAME`, or `name=NAME,alias=ALIAS,ip=ADDRESS` as Docker has it, with any number of aliases.
