@@ -15,9 +15,9 @@ use super::store::check_name;
 /// The flags of day 8, as they are from day 14 on.
 #[derive(Debug, clap::Args)]
 pub struct NetworkFlags {
-    /// The container's network: bridge, none, host, or the name of one that network create has
-    /// made; of those it may have several. Also: name=NETWORK,alias=ALIAS,ip=ADDRESS
-    #[arg(long = "net", visible_alias = "network", value_name = "NETWORK", default_value = "bridge", value_parser = word)]
+    /// The container's network: bridge (without this flag), none, host, or the name of one that
+    /// network create has made; of those it may have several. Also: name=NETWORK,alias=ALIAS,ip=ADDRESS
+    #[arg(long = "net", visible_alias = "network", value_name = "NETWORK", value_parser = word)]
     networks: Vec<String>,
 
     /// What else it is called on its (first) network
@@ -30,7 +30,13 @@ pub struct NetworkFlags {
 
 impl Mechanism for NetworkFlags {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
-        let (network, attachments) = self.parse()?;
+        let (network, attachments) = match container.plan.network {
+            // It was planned before: this is another start of a container.
+            Some(network) if self.networks.is_empty() => {
+                (network, std::mem::take(&mut container.plan.networks))
+            }
+            _ => self.parse()?,
+        };
         container.plan.networks = attachments;
         self.netns.insert(Netns::new(network)).prepare(container)
     }
@@ -48,8 +54,9 @@ impl NetworkFlags {
             "default" => Some(Network::Bridge),
             word => Network::from_str(word, false).ok(),
         };
+        let by_default = self.networks.is_empty().then(Network::default);
         let mut kinds = self.networks.iter().filter_map(|word| kind(word));
-        if let Some(kind) = kinds.next() {
+        if let Some(kind) = by_default.or_else(|| kinds.next()) {
             if self.networks.len() > 1 {
                 bail!(
                     "--net {}: expected networks that have been made, where there is more than one; \

@@ -93,8 +93,8 @@ impl Mechanism for UserNetworks {
         // --ip is for the first one.
         let ip = container.plan.ip;
         if let Some(first) = container.plan.networks.first_mut() {
-            if first.ip.is_some() && ip.is_some() {
-                bail!("--ip, and an ip in --net {}: they say the same; omit one", first.network);
+            if first.ip.is_some() && ip.is_some() && first.ip != ip {
+                bail!("--ip, and another ip in --net {}: it has one address there; omit one", first.network);
             }
             first.ip = first.ip.or(ip);
         }
@@ -281,6 +281,23 @@ fn leave(container: &mut Container) -> Result<()> {
         .collect();
     for (dir, mut list) in networks {
         list.members.remove(&id);
+        let bridge = dir.file_name().unwrap_or_default().to_string_lossy();
+        list.write(&lock, &bridge)?;
+    }
+    Ok(())
+}
+
+/// A container that runs is called `name` from now on, on all of its networks. (`rename`)
+pub fn renamed(id: &str, name: &str) -> Result<()> {
+    let place = NetworkLock::place()?;
+    if networks_of(&place, id)?.is_empty() {
+        return Ok(());
+    }
+    let lock = NetworkLock::take()?;
+    for (dir, mut list) in networks_of(&place, id)? {
+        if let Some(member) = list.members.get_mut(id) {
+            member.name = Some(name.into());
+        }
         let bridge = dir.file_name().unwrap_or_default().to_string_lossy();
         list.write(&lock, &bridge)?;
     }
