@@ -42,17 +42,25 @@ pub use crate::metadata::layout::{is_id, open_to_lock};
 
 const NO_CONTAINER: &str = "not a container: expected a directory named by 12 hexadecimal digits";
 
-/// The state directory.
-#[derive(Debug, Clone, clap::Args)]
-pub struct State {
+/// The flag that says where the state directory is: one for all commands.
+#[derive(Debug, clap::Args)]
+pub struct Root {
     /// Where containers are remembered
     #[arg(
-        long = "root",
+        long,
         value_name = "DIR",
         env = "TINY_DOCKER_ROOT",
         default_value = "/var/lib/tiny-docker",
-        global = true
+        global = true,
+        display_order = 901
     )]
+    root: PathBuf,
+}
+
+/// The state directory: what [`Root`] says, for the commands that need it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct State {
+    #[arg(from_global)]
     root: PathBuf,
 }
 
