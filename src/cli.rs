@@ -22,14 +22,14 @@ use crate::plan::Plan;
 #[command(version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Cli {
     /// Print every kernel operation to stderr, with the shell command that does the same
-    #[arg(long, global = true)]
+    // What all commands have stands at the end of their help.
+    #[arg(long, global = true, display_order = 900)]
     explain: bool,
 
-    // Here so that it may stand before the subcommand too; those that need it
-    // have it.
+    // Here so that it may stand before the subcommand too; those that need it read it.
     #[cfg(feature = "day4-metadata")]
     #[command(flatten)]
-    _state: crate::metadata::state::State,
+    _root: crate::metadata::state::Root,
 
     #[command(subcommand)]
     command: Command,
@@ -50,7 +50,10 @@ Examples:
   tiny-docker --explain run sh -c 'echo my pid is $$'
   tiny-docker run --help";
 
+// Deferred: only the subcommand that is typed gets its flags. All of them together are most of
+// what a start allocates.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     Run(Box<Run>),
 
@@ -270,11 +273,26 @@ impl Cli {
     /// What the arguments say, and for those that are missing the variables that their help
     /// names. One that is empty counts as unset: `TINY_DOCKER_ROOT= tiny-docker ps`.
     pub fn from_arguments() -> std::result::Result<Cli, clap::Error> {
-        let mut command = Cli::command();
-        if std::env::vars_os().any(|(_, value)| value.is_empty()) {
-            command = without_empty_variables(command);
+        let is_empty = |(name, value): (OsString, OsString)| {
+            value.is_empty() && name.as_encoded_bytes().starts_with(b"TINY_DOCKER_")
+        };
+        if std::env::vars_os().any(is_empty) {
+            let command = without_empty_variables(Cli::all_commands());
+            return Cli::from_arg_matches(&command.try_get_matches()?);
         }
-        Cli::from_arg_matches(&command.try_get_matches()?)
+        let matches = match Cli::command().try_get_matches() {
+            Ok(matches) => matches,
+            // Help and hints may have to do with more than the one that is typed.
+            Err(_) => Cli::all_commands().try_get_matches()?,
+        };
+        Cli::from_arg_matches(&matches)
+    }
+
+    /// The command line with all that its subcommands take.
+    pub fn all_commands() -> clap::Command {
+        let mut command = Cli::command();
+        command.build();
+        command
     }
 
     /// Does what the command line says. Returns the exit code.

@@ -7,6 +7,7 @@ pub mod aside;
 pub mod at_once;
 pub mod ending;
 pub mod flush;
+pub mod holder;
 pub mod layout;
 pub mod output;
 pub mod owner;

@@ -17,7 +17,10 @@ pub mod hairpin;
 pub mod holder;
 pub mod open_files;
 pub mod proxy;
+pub mod relay;
 pub mod reserve;
+pub mod udp;
+pub mod watch;
 pub mod words;
 
 use anyhow::Context;

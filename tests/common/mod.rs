@@ -473,6 +473,11 @@ impl AtTerminal {
         }
     }
 
+    /// All that it has shown so far.
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
+    }
+
     /// As a terminal emulator does when its window changes: the kernel sends SIGWINCH.
     pub fn resize(&self, rows: u16, columns: u16) {
         let mut stty = std::process::Command::new("stty");
@@ -734,7 +739,7 @@ fn kill_descendants() {
 }
 
 /// Orphans that ended are no leak: it is for their new parent, us, to reap them.
-fn reap_orphans() {
+pub fn reap_orphans() {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         if status == WaitStatus::StillAlive {
             break;
