@@ -3,6 +3,8 @@
 //! Every mechanism's flags are its own struct's fields; here they are only put
 //! in a row.
 
+#[cfg(feature = "day14-exec")]
+use std::ffi::OsStr;
 use std::ffi::OsString;
 
 use anyhow::bail;
@@ -22,14 +24,14 @@ use crate::plan::Plan;
 #[command(version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Cli {
     /// Print every kernel operation to stderr, with the shell command that does the same
-    #[arg(long, global = true)]
+    // What all commands have stands at the end of their help.
+    #[arg(long, global = true, display_order = 900)]
     explain: bool,
 
-    // Here so that it may stand before the subcommand too; those that need it
-    // have it.
+    // Here so that it may stand before the subcommand too; those that need it read it.
     #[cfg(feature = "day4-metadata")]
     #[command(flatten)]
-    _state: crate::metadata::state::State,
+    _root: crate::metadata::state::Root,
 
     #[command(subcommand)]
     command: Command,
@@ -50,7 +52,10 @@ Examples:
   tiny-docker --explain run sh -c 'echo my pid is $$'
   tiny-docker run --help";
 
+// Deferred: only the subcommand that is typed gets its flags. All of them together are most of
+// what a start allocates.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     Run(Box<Run>),
 
@@ -95,8 +100,10 @@ enum Command {
     #[cfg(feature = "day11-layers")]
     Diff(crate::layers::diff::Diff),
 
-    #[cfg(feature = "day9-net")]
+    #[cfg(all(feature = "day9-net", not(feature = "day14-exec")))]
     Network(crate::net::network::NetworkCommand),
+    #[cfg(feature = "day14-exec")]
+    Network(crate::networks::command::NetworkCommand),
     #[cfg(feature = "day9-net")]
     Doctor(crate::doctor::Doctor),
 
@@ -185,9 +192,13 @@ struct Run {
     #[command(flatten)]
     cgroups: crate::cgroups::Cgroups,
 
-    #[cfg(feature = "day8-netns")]
+    #[cfg(all(feature = "day8-netns", not(feature = "day14-exec")))]
     #[command(flatten)]
     netns: crate::netns::Netns,
+
+    #[cfg(feature = "day14-exec")]
+    #[command(flatten)]
+    netns: crate::networks::flag::NetworkFlags,
 
     #[cfg(feature = "day9-net")]
     #[command(flatten)]
@@ -249,6 +260,8 @@ impl Run {
             Box::new(crate::netns::NoBridgeYet),
             #[cfg(feature = "day9-net")]
             Box::new(self.bridge),
+            #[cfg(feature = "day14-exec")]
+            Box::new(crate::networks::UserNetworks::default()),
             // While the container still has its address, nothing leads to it any more.
             #[cfg(feature = "day13-ports")]
             Box::new(self.ports),
@@ -271,11 +284,26 @@ impl Cli {
     /// What the arguments say, and for those that are missing the variables that their help
     /// names. One that is empty counts as unset: `TINY_DOCKER_ROOT= tiny-docker ps`.
     pub fn from_arguments() -> std::result::Result<Cli, clap::Error> {
-        let mut command = Cli::command();
-        if std::env::vars_os().any(|(_, value)| value.is_empty()) {
-            command = without_empty_variables(command);
+        let is_empty = |(name, value): (OsString, OsString)| {
+            value.is_empty() && name.as_encoded_bytes().starts_with(b"TINY_DOCKER_")
+        };
+        if std::env::vars_os().any(is_empty) {
+            let command = without_empty_variables(Cli::all_commands());
+            return Cli::from_arg_matches(&command.try_get_matches()?);
         }
-        Cli::from_arg_matches(&command.try_get_matches()?)
+        let matches = match Cli::command().try_get_matches() {
+            Ok(matches) => matches,
+            // Help and hints may have to do with more than the one that is typed.
+            Err(_) => Cli::all_commands().try_get_matches()?,
+        };
+        Cli::from_arg_matches(&matches)
+    }
+
+    /// The command line with all that its subcommands take.
+    pub fn all_commands() -> clap::Command {
+        let mut command = Cli::command();
+        command.build();
+        command
     }
 
     /// Does what the command line says. Returns the exit code.
@@ -414,9 +442,13 @@ impl Run {
         record: crate::metadata::record::Record,
         says: Option<&str>,
     ) -> Result<u8> {
-        let words = crate::exec::again::words(state.path(), &record.plan, says.is_some());
-        let command = Run::augment_args(clap::Command::new("run")).no_binary_name(true);
-        let mut run = Run::from_arg_matches(&command.try_get_matches_from(words)?)?;
+        let before = [OsStr::new("tiny-docker"), "--root".as_ref(), state.path().as_os_str(), "run".as_ref()];
+        let words = crate::exec::again::words(&record.plan, says.is_some());
+        let words = before.into_iter().map(OsString::from).chain(words);
+        let matches = Cli::command().try_get_matches_from(words)?;
+        let Command::Run(mut run) = Cli::from_arg_matches(&matches)?.command else {
+            bail!("the words of a run are another command's")
+        };
         let container = Container::new(record.plan.clone());
         run.metadata.again(record);
         if let Some(says) = says {

@@ -22,14 +22,21 @@ pub enum Clone {
 }
 
 /// Has all threads to come allocate from one heap. Otherwise the C library maps a heap for each,
-/// which takes longer than all that ours do with it. (mallopt(3), M_ARENA_MAX)
+/// which takes longer than all that ours do with it. And has the kernel map each large block, also
+/// after such a block was freed: as the C library would have it, the next comes from the heap, and
+/// is to be zeroed by hand. (mallopt(3), M_ARENA_MAX, M_MMAP_THRESHOLD)
 pub fn share_one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it sets a number of the allocator.
+    // SAFETY: it sets numbers of the allocator.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK as i32);
     }
 }
+
+/// From how many bytes on a block of memory comes from the kernel itself: it is zero already, and
+/// costs nothing until something is written into it.
+pub const LARGE_BLOCK: usize = 128 << 10;
 
 /// The child is born in a cgroup of our choice. (clone(2); not `libc`'s constant of
 /// this name, which is too small for it and therefore 0)

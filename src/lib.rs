@@ -81,3 +81,6 @@ pub mod ports;
 
 #[cfg(feature = "day14-exec")]
 pub mod exec;
+
+#[cfg(feature = "day14-exec")]
+pub mod networks;

@@ -80,6 +80,9 @@ pub struct Plan {
     /// What it is connected to; `None`: nobody said, so to all that the host is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// The networks of users that it is connected to, the first as eth0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Attachment>,
     /// The address it asks for; `None`: any that is free.
     #[serde(default)]
     pub ip: Option<Ipv4Addr>,
@@ -155,8 +158,24 @@ pub enum Network {
     None,
     /// The other containers, the host, and through it the outside world (day 9)
     Bridge,
+    /// Networks that somebody has made, by name (day 14)
+    #[value(skip)]
+    User,
 }
 // ANCHOR_END: network
+
+/// How a container is connected to a network that somebody has made. (day 14)
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network's name.
+    pub network: String,
+    /// What the container is called there, besides its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The address it asks for; `None`: any that is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<Ipv4Addr>,
+}
 
 // ANCHOR: published_port
 /// A port of the host that leads to one of the container's. (day 13)
@@ -239,6 +258,7 @@ impl Plan {
             init: false,
             limits: vec![],
             network: None,
+            networks: vec![],
             ip: None,
             dns: vec![],
         }

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -1062,6 +1062,62 @@ fn task5_two_copies_of_an_ended_container_take_turns() {
     assert_eq!(first.wait().unwrap().code(), Some(0));
     assert_eq!(second.wait().unwrap().code(), Some(0));
     assert_eq!(fs::metadata(world.dir().join("got")).unwrap().len(), 3_000_000);
+    world.remove_all();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_rm_waits_for_a_copy_and_says_for_which() {
+    let world = World::new();
+    ended(&world, &[], "head -c 3000000 /dev/zero | tr '\\0' x > /srv/big");
+    let start = |words: &[&str]| {
+        let mut command = std::process::Command::new(common::binary());
+        command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut copying = start(&["cp", "web:/srv/big", "-"]);
+    let mut archive = vec![0; 512];
+    copying.stdout.as_mut().unwrap().read_exact(&mut archive).unwrap();
+    let mut removing = start(&["rm", "web"]);
+    let mut told = String::new();
+    BufReader::new(removing.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    let expected = format!("waiting for process {} (", copying.id());
+    assert!(told.contains(&expected) && told.contains("cp web:/srv/big -)"), "{told:?}: expected {expected}");
+    assert!(removing.try_wait().unwrap().is_none(), "it did not wait");
+    copying.stdout.take().unwrap().read_to_end(&mut archive).unwrap();
+    assert_eq!(copying.wait().unwrap().code(), Some(0), "the copy was broken off");
+    assert!(archive.len() > 3_000_000, "only {} bytes came", archive.len());
+    assert_eq!(removing.wait().unwrap().code(), Some(0), "rm failed when the copy had ended");
+    world.remove_all();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_a_person_at_a_terminal_sees_how_far_a_copy_is() {
+    let world = World::new();
+    ended(
+        &world,
+        &[],
+        "head -c 3000000 /dev/zero | tr '\\0' x > /srv/big; head -c 1000 /srv/big > /srv/small",
+    );
+    let out = world.dir().join("out").display().to_string();
+    for (words, going, copied) in [
+        (["web:/srv/big", &out], "Copying from container - ", "Successfully copied 3MB to "),
+        (["web:/srv/small", &out], "Copying from container - ", "Successfully copied 1kB to "),
+        ([&out, "web:/srv/in"], "Copying to container - ", "Successfully copied "),
+    ] {
+        let mut terminal = common::AtTerminal::start(["cp", words[0], words[1]]);
+        terminal.shows(going);
+        terminal.shows(copied);
+        assert_eq!(terminal.ended(), 0, "{words:?}");
+        let screen = terminal.screen();
+        // What was shown of the way there is not on the screen any more.
+        let last = screen.rsplit("\x1b[K").next().unwrap();
+        assert!(last.starts_with("Successfully copied"), "{words:?}: {screen:?}");
+    }
+    let mut terminal = common::AtTerminal::start(["cp", "-q", "web:/srv/big", &out]);
+    assert_eq!((terminal.ended(), terminal.screen()), (0, String::new()), "-q shows nothing");
+    // Nobody watches a pipe.
+    cp(&world, ["web:/srv/big", &out]).success().stdout("").stderr("");
     world.remove_all();
 }
 

@@ -205,6 +205,33 @@ fn task1_of_an_index_comes_the_image_for_this_platform() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task1_an_index_may_lead_to_another() {
+    let world = World::new();
+    let mut layout = Layout::new(&world, "layout");
+    let [arm64, amd64, s390x] = ["arm64", "amd64", "s390x"]
+        .map(|machine| layout.image_for(machine, &[layer(&layout, machine, 100)], json!({"Cmd": ["sh"]})));
+    let outer = layout.index(&[s390x.clone(), layout.index(&[arm64.clone(), amd64.clone()])]);
+    layout.tag("1", &outer);
+    let mut deep = amd64.clone();
+    for _ in 0..7 {
+        deep = layout.index(&[deep]);
+    }
+    layout.tag("deep", &deep);
+    let shelf = Shelf::open(&layout, |_| Answer::Honest);
+    let name = shelf.name("web:1");
+    fails(&world, &[&shelf.name("web:deep")], &["its index leads to another"]);
+    let text = pulls(&world, &[&name]);
+    assert_eq!(called(&world, &name)["digest"], amd64["digest"]);
+    assert!(text.contains(&format!("Digest: {}\n", outer["digest"].as_str().unwrap())), "{text}");
+    assert!(pulls(&world, &[&name]).contains("Image is up to date"));
+    for (platform, expected) in [("linux/arm64", &arm64), ("linux/s390x", &s390x)] {
+        pulls(&world, &["--platform", platform, &name]);
+        assert_eq!(called(&world, &name)["digest"], expected["digest"], "{platform}");
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task1_what_is_there_costs_one_question() {
     let world = World::new();
     let (layout, _) = three_layers(&world);

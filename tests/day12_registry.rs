@@ -15,7 +15,9 @@ use std::thread::spawn;
 
 use common::layout::{Layout, Packed, tar_with};
 use common::registry::{ADDRESS, Door, PASSWORD, Registry, USER};
-use common::{World, said};
+use common::{AtTerminal, World, binary, said, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// An image `1` of three layers; and its manifest. (skopeo would pack one that is plain.)
@@ -166,6 +168,53 @@ fn task1_login_is_for_whoever_has_the_password() {
     fails(&tiny_docker(&world, &["pull", &web("1")], ""), &["config.json", "expected a JSON object"]);
     fails(&tiny_docker(&world, &login, PASSWORD), &["config.json", "expected a JSON object"]);
     assert_eq!(fs::read_to_string(&dotfiles).unwrap(), "{");
+}
+
+/// `login` at a terminal of its own, which asks for the password when this returns.
+fn asks_for_the_password(world: &World) -> AtTerminal {
+    let at_home = format!("HOME={}", home(world).display());
+    let words = ["-u", "DOCKER_CONFIG", &at_home, binary().to_str().unwrap(), "login", ADDRESS];
+    let mut terminal = AtTerminal::start_program("env", words);
+    terminal.shows("Username: ");
+    // A key too much, and taken back; and the whole line once.
+    terminal.types("wrong\x15learnerr\x7f\r");
+    terminal.shows("Password: ");
+    until("the terminal shows nothing", || !terminal.echoes());
+    terminal
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_password_that_is_typed_is_not_shown() {
+    let world = World::new();
+    let _registry = Registry::start(&world, Door::Password);
+    let mut terminal = asks_for_the_password(&world);
+    terminal.types("no\x15s3cret\x7f\x7f\x7f\x7f\x7fecret\r");
+    terminal.shows("Login Succeeded");
+    assert_eq!(terminal.ended(), 0);
+    assert!(terminal.echoes(), "the terminal shows nothing any more");
+    let screen = terminal.screen();
+    assert!(!screen.contains("ecret") && !screen.contains('*'), "{screen}");
+    let file: Value = serde_json::from_slice(&fs::read(config_file(&world)).unwrap()).unwrap();
+    assert_eq!(file["auths"][ADDRESS]["auth"], "bGVhcm5lcjpzZWNyZXQ=", "{file}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_whoever_ends_login_gets_their_terminal_back() {
+    let world = World::new();
+    let _registry = Registry::start(&world, Door::Password);
+    for (how, code) in [("Ctrl-C", 130), ("Ctrl-D", 1), ("SIGTERM", 143)] {
+        let mut terminal = asks_for_the_password(&world);
+        match how {
+            "Ctrl-C" => terminal.types("s\x03"),
+            "Ctrl-D" => terminal.types("\x04"),
+            _ => kill(Pid::from_raw(terminal.program.id() as i32), Signal::SIGTERM).unwrap(),
+        }
+        assert_eq!(terminal.ended(), code, "{how}");
+        assert!(terminal.echoes(), "{how}: the terminal shows nothing any more");
+        assert!(!config_file(&world).exists(), "{how}: something was written down");
+    }
 }
 
 #[test]
@@ -325,4 +374,35 @@ fn task2_long_what_was_pulled_can_be_pushed() {
     );
     let pushed = tiny_docker(&world, &["push", "-q", &copy], "");
     assert_eq!(String::from_utf8_lossy(&pushed.stdout), format!("{copy}\n"));
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_long_what_the_registry_has_elsewhere_is_not_sent_again() {
+    for door in [Door::Open, Door::Token] {
+        let world = World::new();
+        let registry = Registry::start(&world, door);
+        let (layout, _) = three_layers(&world);
+        registry.fill(&layout, "1", "lab/web:1");
+        let login = ["login", "-u", USER, "--password-stdin", ADDRESS];
+        if door == Door::Token {
+            works(&tiny_docker(&world, &login, PASSWORD), &["Login Succeeded"]);
+        }
+        works(&tiny_docker(&world, &["pull", &web("1")], ""), &[]);
+        let copy = format!("{ADDRESS}/lab/copy:new");
+        works(&tiny_docker(&world, &["tag", &web("1"), &copy], ""), &[]);
+        let pushed = tiny_docker(&world, &["push", &copy], "");
+        works(&pushed, &["Mounted from lab/web", "Pushed"]);
+        let text = said(&pushed);
+        assert_eq!(text.matches("Mounted from lab/web").count(), 3, "{door:?}: {text}");
+        assert_eq!(registry.raw("lab/copy:new"), registry.raw("lab/web:1"), "{door:?}");
+        // Where the registry has lost it, it is sent.
+        works(&tiny_docker(&world, &["tag", &web("1"), &format!("{ADDRESS}/lab/gone:1")], ""), &[]);
+        works(&tiny_docker(&world, &["rmi", "-f", &web("1"), &copy], ""), &[]);
+        let other = format!("{ADDRESS}/lab/other:1");
+        works(&tiny_docker(&world, &["tag", &format!("{ADDRESS}/lab/gone:1"), &other], ""), &[]);
+        let text = said(&tiny_docker(&world, &["push", &other], ""));
+        assert_eq!(text.matches("Pushed").count(), 4, "{door:?}: {text}");
+        assert_eq!(registry.raw("lab/other:1"), registry.raw("lab/web:1"), "{door:?}");
+    }
 }

@@ -5,7 +5,6 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use assert_cmd::assert::Assert;
 use common::{AtTerminal, World, alive, asleep, busybox, descendants, said, state, until};
@@ -119,10 +118,9 @@ fn task1_a_container_that_is_about_to_start_is_waited_for() {
     let world = World::new();
     // Its first process still is the runtime, with all of the host in sight.
     let rootfs = busybox();
-    let mut command = Command::new(common::binary());
-    command.args(["run", "--net", "none", "--name", "web", "--rootfs", rootfs.to_str().unwrap()]);
-    command.args(["sleep", "1000"]).env("TINY_DOCKER_STOP_AT", "child:3");
-    let mut run = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let words = ["run", "--net", "none", "--name", "web", "--rootfs", rootfs.to_str().unwrap()];
+    let words = [&words[..], &["sleep", "1000"]].concat();
+    let mut run = world.start_with([("TINY_DOCKER_STOP_AT", "child:3")], words);
     let stopped = || descendants().into_iter().map(Pid::from_raw).find(|pid| state(*pid) == 'T');
     until("the child is held up", || stopped().is_some() && world.ps().contains("Up "));
     let mut entered = world.start(["exec", "web", "sh", "-c", "echo inside; cat /etc/passwd"]);
@@ -132,8 +130,8 @@ fn task1_a_container_that_is_about_to_start_is_waited_for() {
     let its = fs::read_to_string(rootfs.join("etc/passwd")).unwrap();
     assert_eq!(entered.rest(), its, "the /etc/passwd is the container's");
     assert_eq!(entered.ended(), 0, "exec ends as its command");
-    world.remove_all();
-    run.wait().unwrap();
+    world.tiny_docker(["rm", "-f", "web"]).assert().success();
+    assert_eq!(run.ended(), 137, "the run of a container that is removed by force");
 }
 
 #[test]
@@ -149,13 +147,9 @@ fn task1_user_environment_and_directory_are_the_containers() {
     exec(&world, &[], &["sh", "-c", ids])
         .success()
         .stdout("Uid:\t1000\t1000\t1000\t1000\nGid:\t1000\t1000\t1000\t1000\n");
-    exec(
-        &world,
-        &["-u", "0", "-w", "/etc"],
-        &["sh", "-c", "pwd; echo $HOME; echo $A"],
-    )
-    .success()
-    .stdout("/etc\n/root\ncontainer\n");
+    exec(&world, &["-u", "0", "-w", "/etc"], &["sh", "-c", "pwd; echo $HOME; echo $A"])
+        .success()
+        .stdout("/etc\n/root\ncontainer\n");
     exec(&world, &["-u", "4711:42"], &["sh", "-c", ids])
         .success()
         .stdout("Uid:\t4711\t4711\t4711\t4711\nGid:\t42\t42\t42\t42\n");
@@ -286,7 +280,7 @@ fn task1_in_the_background_it_says_nothing_and_goes_on() {
     web(&world, &[]);
     let script = "echo out; echo err >&2; sleep 1000";
     exec(&world, &["-d"], &["sh", "-c", script]).success().stdout(is_empty()).stderr(is_empty());
-    exec(&world, &[], &["ps"]).success().stdout(contains("sleep 1000").count(3));
+    exec(&world, &[], &["ps"]).success().stdout(contains("sleep 1000").count(2));
     // What cannot start is told to whoever asked for it.
     exec(&world, &["-d"], &["nosuch"]).code(127).stderr(contains("nosuch"));
     // One that has ended leaves nobody behind.

@@ -109,7 +109,7 @@ fn task1_the_record_says_which_network() {
         run(&world, &["--name", network, "--net", network], "true").success();
         assert_eq!(world.inspect(network)["network"], network);
     }
-    run(&world, &["--net", "wifi"], "true").code(2).stderr(contains("possible values: host, none"));
+    run(&world, &["--net", "wi fi"], "true").code(2).stderr(contains("possible values: host, none"));
 }
 
 // https://github.com/containers/podman/issues/4626

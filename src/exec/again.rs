@@ -5,15 +5,13 @@
 //! as far as they would otherwise say something else.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
 
-use crate::plan::{Network, Plan};
+use crate::plan::Plan;
 
 // ANCHOR: words
 /// The words after `run` that make a container of `plan`. What they do not say, the plan that it
-/// begins with has already: its mounts, its published ports, its image. `state` is the state
-/// directory that remembers it.
-pub fn words(state: &Path, plan: &Plan, in_background: bool) -> Vec<OsString> {
+/// begins with has already: its mounts, its networks, its published ports, its image.
+pub fn words(plan: &Plan, in_background: bool) -> Vec<OsString> {
     // ANCHOR: day14_task2_words_solution
     let mut words: Vec<OsString> = Vec::new();
     let mut flag = |name: &str, value: &OsStr| {
@@ -22,7 +20,6 @@ pub fn words(state: &Path, plan: &Plan, in_background: bool) -> Vec<OsString> {
     let text = |name: &str, value: &dyn ToString, flag: &mut dyn FnMut(&str, &OsStr)| {
         flag(name, OsStr::new(&value.to_string()));
     };
-    flag("--root", state.as_os_str());
     if let Some(hostname) = &plan.hostname {
         text("--hostname", hostname, &mut flag);
     }
@@ -51,9 +48,6 @@ pub fn words(state: &Path, plan: &Plan, in_background: bool) -> Vec<OsString> {
     for (name, value) in limits(plan) {
         text(name, &value, &mut flag);
     }
-    if let Some(network) = plan.network {
-        text("--net", &word(network), &mut flag);
-    }
     let switches = [
         ("--read-only", plan.read_only),
         ("--rm", plan.auto_remove),
@@ -69,14 +63,6 @@ pub fn words(state: &Path, plan: &Plan, in_background: bool) -> Vec<OsString> {
     // ANCHOR_END: day14_task2_words_solution
 }
 // ANCHOR_END: words
-
-fn word(network: Network) -> &'static str {
-    match network {
-        Network::Host => "host",
-        Network::None => "none",
-        Network::Bridge => "bridge",
-    }
-}
 
 /// The limits, from what is in the cgroup's files to what a person types.
 fn limits(plan: &Plan) -> Vec<(&'static str, String)> {

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -34,8 +34,26 @@ impl Store {
         };
         match read(&path) {
             Err(error) if is_missing(&error) => Ok(Index::default()),
-            Err(error) => read(&path.with_extension("json.before")).map_err(|_| error),
+            Err(error) => match read(&path.with_extension("json.before")) {
+                Ok(index) => Ok(index),
+                // The first one that there was, of which a power cut has left no more than the name.
+                Err(before) if is_missing(&before) && is_empty(&path) => Ok(Index::default()),
+                Err(_) => Err(error),
+            },
             index => index,
+        }
+    }
+
+    /// Takes their names away from images of which a power cut has taken a file: what is in the
+    /// index is there. (An entry that another tool has made may be an index itself.)
+    pub fn forget_what_is_not_whole(&self) -> Result<()> {
+        let stays = |entry: &Descriptor| INDEXES.contains(&entry.media_type.as_str()) || self.is_whole(entry);
+        // Whoever wants to know what is in an index that cannot be read is told why.
+        match self.index() {
+            Ok(index) if !index.manifests.iter().all(stays) => {
+                self.change_index(|index| index.manifests.retain(stays))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -92,6 +110,10 @@ fn keep_nameless(index: &mut Index, mut before: Descriptor, new: &Digest) {
 /// The name that an entry gives its manifest.
 pub fn name_of(entry: &Descriptor) -> Option<&String> {
     entry.annotations.get(REF_NAME)
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.len() == 0)
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {

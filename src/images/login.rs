@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use ureq::http::{Method, StatusCode};
 
-use crate::error::{self, Result};
+use crate::error::{self, Result, failed};
 use crate::images::access::Access;
 use crate::images::auth::ConfigFile;
 use crate::images::helper::Credentials;
@@ -57,29 +57,31 @@ Examples:
 impl Login {
     /// Returns the exit code.
     pub fn execute(self) -> Result<u8> {
+        self.log_in().map_err(failed).map(|()| 0)
+    }
+
+    fn log_in(self) -> Result<()> {
         let Login { connection, username, password, password_stdin, registry } = self;
-        Ok(error::for_each(&[registry], |registry| {
-            let registry = registry_of(registry)?;
-            let user = username.clone().map_or_else(|| prompt::ask("Username: ", true), Ok)?;
-            let password = match &password {
-                _ if password_stdin => prompt::from_stdin()?,
-                Some(password) => password.clone(),
-                None => prompt::ask("Password: ", false)?,
-            };
-            if user.is_empty() || user.contains(':') || password.is_empty() {
-                bail!("expected a user's name without ':', and a password; one of them is empty or wrong");
-            }
-            check(&registry, &connection, &user, &password)?;
-            let mut file = ConfigFile::read()?;
-            if !file.remember(&registry, &user, &password)? {
-                error::say(format_args!(
-                    "the password is in {:?} now, as it is, for its owner and root to read; \
-                     a credential helper would keep it better",
-                    file.path()
-                ));
-            }
-            print("Login Succeeded\n").map(drop)
-        }))
+        let registry = registry_of(&registry)?;
+        let user = username.map_or_else(|| prompt::ask("Username: ", true), Ok)?;
+        let password = match password {
+            _ if password_stdin => prompt::from_stdin()?,
+            Some(password) => password,
+            None => prompt::ask("Password: ", false)?,
+        };
+        if user.is_empty() || user.contains(':') || password.is_empty() {
+            bail!("expected a user's name without ':', and a password; one of them is empty or wrong");
+        }
+        check(&registry, &connection, &user, &password)?;
+        let mut file = ConfigFile::read()?;
+        if !file.remember(&registry, &user, &password)? {
+            error::say(format_args!(
+                "the password is in {:?} now, as it is, for its owner and root to read; \
+                 a credential helper would keep it better",
+                file.path()
+            ));
+        }
+        print("Login Succeeded\n").map(drop)
     }
 }
 

@@ -25,9 +25,10 @@ pub fn aside(store: &Path) -> PathBuf {
     store.join("aside")
 }
 
-/// Replaces a small file, as a whole or not at all. (rename(2))
+/// Replaces a small file, as a whole or not at all. (rename(2)) For one process at a time: whoever
+/// was killed has left a new one, and the next one writes that again.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let new = path.with_extension(format!("new.{}", std::process::id()));
+    let new = path.with_extension("new");
     let describe = || (format!("rename({new:?}, {path:?})"), format!("mv {} {}", shell(&new), shell(path)));
     let replaced = step(DAY, describe, || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;

@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::{IsTerminal, Read, stderr, stdin};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::error::{Failure, Result};
+use crate::kernel::ENDING;
 use crate::stream;
+use crate::wait::readable;
 
 /// No name and no password is longer, in bytes.
 const LONGEST: usize = 64 << 10;
@@ -35,6 +38,7 @@ pub fn ask(question: &str, shown: bool) -> Result<String> {
     let mut typed = Vec::new();
     loop {
         let mut key = [0];
+        readable(&terminal, None, "what is typed")?;
         let count = (&terminal).read(&mut key).context("read from the terminal")?;
         match key[0] {
             b'\r' | b'\n' => break,
@@ -45,6 +49,9 @@ pub fn ask(question: &str, shown: bool) -> Result<String> {
                 return Err(Failure { exit_code: 128 + libc::SIGINT as u8, message }.into());
             }
             0x08 | 0x7f => erase(&mut typed, shown),
+            // Ctrl-U: the whole line. No other key of this kind is part of a name or a password.
+            0x15 => (0..typed.len()).for_each(|_| erase(&mut typed, shown)),
+            0x00..0x20 => {}
             byte if typed.len() < LONGEST => {
                 typed.push(byte);
                 if shown {
@@ -71,24 +78,29 @@ fn erase(typed: &mut Vec<u8>, shown: bool) {
 }
 
 /// While this lives, the terminal shows nothing, and sends no signals: whoever ended us by
-/// Ctrl-C would have a terminal that shows nothing any more. (termios(3))
+/// Ctrl-C would have a terminal that shows nothing any more. And those that others send are held
+/// back, for [`readable`] to hear. (termios(3))
 struct Quiet<'a> {
     terminal: &'a File,
     before: Termios,
+    mask: SigSet,
 }
 
 impl Quiet<'_> {
     fn new(terminal: &File) -> Result<Quiet<'_>> {
+        let mask =
+            SigSet::from_iter(ENDING).thread_swap_mask(SigmaskHow::SIG_BLOCK).context("block signals")?;
         let before = tcgetattr(terminal).context("tcgetattr")?;
         let mut quiet = before.clone();
         quiet.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
         tcsetattr(terminal, OptionalActions::Drain, &quiet).context("tcsetattr")?;
-        Ok(Quiet { terminal, before })
+        Ok(Quiet { terminal, before, mask })
     }
 }
 
 impl Drop for Quiet<'_> {
     fn drop(&mut self) {
         let _ = tcsetattr(self.terminal, OptionalActions::Drain, &self.before);
+        let _ = self.mask.thread_set_mask();
     }
 }

@@ -51,6 +51,9 @@ pub struct Wanted {
     pub connection: Connection,
 }
 
+/// How often an index may lead to another one.
+const DEEPEST: usize = 4;
+
 const EXAMPLES: &str = "\
 Examples:
   tiny-docker pull alpine
@@ -109,9 +112,8 @@ fn from_index(image: &Descriptor) -> Option<&String> {
 /// Is all of the image there, and for this platform?
 fn is_whole(store: &Store, image: &Descriptor, platform: &Platform) -> bool {
     let Ok(found) = store.image(image) else { return false };
-    let blobs = found.manifest.layers.iter();
     platform.suits(&found.config.platform).is_some()
-        && blobs.clone().all(|blob| store.has(blob).unwrap_or(false))
+        && store.is_whole(image)
         && found.config.rootfs.diff_ids.iter().all(|id| matches!(store.layer(id), Ok(Some(_))))
 }
 
@@ -125,26 +127,35 @@ fn is_up_to_date(registry: &Registry, name: &Reference, here: &Descriptor) -> Re
     Ok(there.is_some_and(is))
 }
 
-/// `fetched`, or what of it is for `platform`, if it is an index.
+/// `fetched`, or what of it is for `platform`, if it is an index: that may name another one.
 fn for_platform(
     registry: &Registry,
     repository: &str,
     fetched: Fetched,
     platform: &Platform,
 ) -> Result<Fetched> {
-    if !INDEXES.contains(&fetched.descriptor.media_type.as_str()) {
-        return Ok(fetched);
+    let first = fetched.descriptor.digest.to_string();
+    let mut found = fetched;
+    for level in 0..=DEEPEST {
+        if !is_index(&found.descriptor) {
+            if level > 0 {
+                found.descriptor.annotations.insert(FROM_INDEX.into(), first);
+            }
+            return Ok(found);
+        }
+        let index: Index = parse(&found.bytes, "the image's index")?;
+        // One of which nobody says what it is for may have something for us.
+        let chosen = choose(&index, platform).or_else(|error| {
+            let unsaid = |entry: &&Descriptor| entry.platform.is_none() && is_index(entry);
+            index.manifests.iter().find(unsaid).ok_or(error)
+        })?;
+        found = fetch::manifest(registry, repository, &chosen.digest.to_string())?;
     }
-    let index: Index = parse(&fetched.bytes, "the image's index")?;
-    let chosen = choose(&index, platform)?;
-    let mut manifest = fetch::manifest(registry, repository, &chosen.digest.to_string())?;
-    ensure!(
-        !INDEXES.contains(&manifest.descriptor.media_type.as_str()),
-        "its index leads to another index: expected a manifest"
-    );
-    let index = fetched.descriptor.digest.to_string();
-    manifest.descriptor.annotations.insert(FROM_INDEX.into(), index);
-    Ok(manifest)
+    bail!("its index leads to another, and so on for more than {DEEPEST} times: expected a manifest")
+}
+
+fn is_index(entry: &Descriptor) -> bool {
+    INDEXES.contains(&entry.media_type.as_str())
 }
 
 /// Brings all that `manifest` names into the store, and it as the last.

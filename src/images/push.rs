@@ -5,14 +5,16 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use crate::error::{self, Result};
+use crate::images::digest::Digest;
 use crate::images::http::Connection;
+use crate::images::index::name_of;
 use crate::images::parallel;
 use crate::images::progress::Progress;
 use crate::images::reference::Reference;
 use crate::images::registry::Registry;
 use crate::images::spec::Descriptor;
 use crate::images::store::Store;
-use crate::images::upload::Upload;
+use crate::images::upload::{Sent, Upload};
 use crate::metadata::output::print;
 use crate::metadata::state::State;
 
@@ -66,7 +68,8 @@ fn push(store: &Store, name: &Reference, connection: &Connection, progress: Arc<
     })?;
     let image = store.image(&here)?;
     let registry = Registry::open(&name.registry, connection, progress.clone())?;
-    let upload = Upload { registry: &registry, repository: &name.repository, store };
+    let elsewhere = elsewhere(store, name)?;
+    let upload = Upload { registry: &registry, repository: &name.repository, store, elsewhere: &elsewhere };
     progress.say(&format!("The push refers to repository [{}/{}]", name.registry, name.repository));
     let mut blobs: Vec<&Descriptor> = Vec::new();
     for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
@@ -77,8 +80,11 @@ fn push(store: &Store, name: &Reference, connection: &Connection, progress: Arc<
     parallel::each(&blobs, |blob, stop| {
         let id = &blob.digest.hex()[..12];
         progress.now(id, "Pushing", blob.size);
-        let there = upload.blob(blob, stop, &|sent| progress.is_at(id, sent))?;
-        progress.done(id, if there { "Layer already exists" } else { "Pushed" });
+        match upload.blob(blob, stop, &|sent| progress.is_at(id, sent))? {
+            Sent::Already => progress.done(id, "Layer already exists"),
+            Sent::Mounted(other) => progress.done(id, &format!("Mounted from {other}")),
+            Sent::Pushed => progress.done(id, "Pushed"),
+        }
         Ok(())
     })
     .with_context(|| name.to_string())?;
@@ -87,3 +93,19 @@ fn push(store: &Store, name: &Reference, connection: &Connection, progress: Arc<
     Ok(())
 }
 // ANCHOR_END: push
+
+/// What other repositories of the same registry have, as far as the names of images here tell: a
+/// base image mostly, which was pulled from there.
+fn elsewhere(store: &Store, name: &Reference) -> Result<Vec<(Digest, String)>> {
+    let mut found = vec![];
+    for entry in store.index()?.manifests {
+        let Some(Ok(other)) = name_of(&entry).map(|other| other.parse::<Reference>()) else { continue };
+        if other.registry != name.registry || other.repository == name.repository {
+            continue;
+        }
+        // One that cannot be read is no reason not to push another.
+        let Ok(image) = store.image(&entry) else { continue };
+        found.extend(image.manifest.layers.into_iter().map(|layer| (layer.digest, other.repository.clone())));
+    }
+    Ok(found)
+}

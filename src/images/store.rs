@@ -34,7 +34,10 @@ use crate::images::spec::{self, Config, Descriptor, LONGEST, Manifest};
 use crate::images::unflushed;
 use crate::metadata::layout::{make_private, open_to_lock};
 use crate::metadata::state::State;
-use crate::wait::lock;
+use crate::wait::{PATIENCE, lock};
+
+/// What says that this is an OCI image layout. (OCI image-spec, image-layout.md)
+const LAYOUT: &[u8] = br#"{"imageLayoutVersion": "1.0.0"}"#;
 
 /// The store.
 #[derive(Debug, Clone)]
@@ -84,14 +87,24 @@ impl Store {
         for part in ["", "blobs/sha256", "layers", "partial", "aside", "unflushed"] {
             make_private(&store.dir.join(part))?;
         }
-        let layout = store.dir.join("oci-layout");
-        if !layout.exists() {
-            replace(&layout, br#"{"imageLayoutVersion": "1.0.0"}"#)?;
-        }
-        unflushed::verify_after_a_power_cut(&store.dir)?;
+        store.call_it_a_layout()?;
+        unflushed::verify_after_a_power_cut(&store.dir, || store.forget_what_is_not_whole())?;
         Ok(store)
     }
     // ANCHOR_END: open
+
+    /// Other tools look for this. Of a file that nothing has flushed, a power cut may leave the name
+    /// alone.
+    fn call_it_a_layout(&self) -> Result<()> {
+        let layout = self.dir.join("oci-layout");
+        let is_one = || fs::metadata(&layout).is_ok_and(|found| found.len() > 0);
+        if is_one() {
+            return Ok(());
+        }
+        let held = File::open(&self.dir).with_context(|| format!("open {:?}", self.dir))?;
+        lock(&held, false, Some(PATIENCE), "the image store, which another process makes,")?;
+        if is_one() { Ok(()) } else { replace(&layout, LAYOUT) }
+    }
 
     /// Where it is: an absolute path.
     pub fn dir(&self) -> &Path {
@@ -128,6 +141,12 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error).with_context(|| format!("look at {path:?}")),
         }
+    }
+
+    /// Are all files of this image there, whole?
+    pub fn is_whole(&self, entry: &Descriptor) -> bool {
+        let files = |image: Image| image.manifest.layers.iter().all(|file| self.has(file).unwrap_or(false));
+        self.image(entry).is_ok_and(files)
     }
 
     /// The place for a file that is to come; it waits while another process loads the same
@@ -241,9 +260,10 @@ impl Store {
 
     /// Gives a layer that has been unpacked, and verified, its name. It takes `size` bytes.
     pub fn keep_layer(&self, aside: Aside, diff_id: &Digest, size: u64) -> Result<PathBuf> {
-        unflushed::note(&self.dir, "layer", diff_id)?;
         let to = self.dir_of_layer(diff_id);
         replace(&to.with_extension("size"), size.to_string().as_bytes())?;
+        // What is written after the note may miss the flush that takes the note away.
+        unflushed::note(&self.dir, "layer", diff_id)?;
         aside.move_to(&to)?;
         Ok(to)
     }

@@ -48,8 +48,9 @@ pub fn note(store: &Path, kind: &str, digest: &Digest) -> Result<()> {
 }
 
 // ANCHOR: verify
-/// Verifies what an earlier boot may have left half on the disk.
-pub fn verify_after_a_power_cut(store: &Path) -> Result<()> {
+/// Verifies what an earlier boot may have left half on the disk. Once that is done, `forget` takes
+/// their names away from images that are not whole any more; and then the notes go.
+pub fn verify_after_a_power_cut(store: &Path, forget: impl FnOnce() -> Result<()>) -> Result<()> {
     // ANCHOR: day12_task2_verify_after_a_power_cut_solution
     let is_old = |name: &OsString| !name.to_string_lossy().starts_with(boot_id().unwrap_or_default());
     let notes = notes(store)?;
@@ -59,7 +60,8 @@ pub fn verify_after_a_power_cut(store: &Path) -> Result<()> {
     let place = notes_of(store);
     let opened = File::open(&place).with_context(|| format!("open {place:?}"))?;
     lock(&opened, false, None, "the image store, which another process verifies after a power cut,")?;
-    for note in self::notes(store)?.iter().filter(|note| is_old(note)) {
+    let notes: Vec<OsString> = self::notes(store)?.into_iter().filter(is_old).collect();
+    for note in &notes {
         let text = note.to_string_lossy();
         let words: Vec<&str> = text.split('.').collect();
         if let [_, kind, hex] = words[..]
@@ -70,6 +72,9 @@ pub fn verify_after_a_power_cut(store: &Path) -> Result<()> {
                 _ => verify_blob(store, &digest)?,
             }
         }
+    }
+    forget()?;
+    for note in notes {
         let note = place.join(note);
         fs::remove_file(&note).with_context(|| format!("remove {note:?}"))?;
     }

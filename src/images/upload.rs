@@ -10,11 +10,13 @@ use ureq::http::{Method, StatusCode, Uri, header};
 use crate::error::Result;
 use crate::explain::step;
 use crate::images::DAY;
+use crate::images::digest::Digest;
 use crate::images::registry::Registry;
 use crate::images::request::{Content, Request, join};
 use crate::images::retry::Trouble;
 use crate::images::spec::Descriptor;
 use crate::images::store::Store;
+use crate::images::token::percent;
 
 /// From where to where blobs are sent.
 #[derive(Clone, Copy)]
@@ -25,6 +27,19 @@ pub struct Upload<'a> {
     pub repository: &'a str,
     /// from here.
     pub store: &'a Store,
+    /// Other repositories of the registry that may have some of it already.
+    pub elsewhere: &'a [(Digest, String)],
+}
+
+/// How a blob has come to be there.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sent {
+    /// It was.
+    Already,
+    /// The registry has it from this repository of its own.
+    Mounted(String),
+    /// It was sent.
+    Pushed,
 }
 
 impl Upload<'_> {
@@ -33,16 +48,21 @@ impl Upload<'_> {
     }
 
     // ANCHOR: blob
-    /// Sends a blob, unless it is there. Returns whether it was. `tell` is told how much has gone,
-    /// in bytes.
-    pub fn blob(&self, blob: &Descriptor, stop: &AtomicBool, tell: &dyn Fn(u64)) -> Result<bool> {
+    /// Sends a blob, unless it is there, or in another repository of the registry. `tell` is told
+    /// how much has gone, in bytes.
+    pub fn blob(&self, blob: &Descriptor, stop: &AtomicBool, tell: &dyn Fn(u64)) -> Result<Sent> {
         let (repository, digest) = (self.repository, &blob.digest);
         let look = self.request(Method::HEAD, format!("/v2/{repository}/blobs/{digest}"));
         let there = self.registry.ask(&look)?;
         match there.status() {
-            StatusCode::OK => return Ok(true),
+            StatusCode::OK => return Ok(Sent::Already),
             StatusCode::NOT_FOUND => {}
             _ => return Err(self.registry.refusal(there)),
+        }
+        if let Some((_, other)) = self.elsewhere.iter().find(|(known, _)| known == digest)
+            && self.mount(digest, other)?
+        {
+            return Ok(Sent::Mounted(other.clone()));
         }
         let url = self.registry.url(&format!("/v2/{repository}/blobs/uploads/"))?;
         let describe = || {
@@ -51,9 +71,22 @@ impl Upload<'_> {
         };
         // An upload that broke off begins anew, with a place of its own.
         let send = || self.registry.again(|_| self.send(blob, stop, tell));
-        step(DAY, describe, send).map(|()| false)
+        step(DAY, describe, send).map(|()| Sent::Pushed)
     }
     // ANCHOR_END: blob
+
+    /// Has the registry take the blob from its repository `other`. Returns whether it did: it need
+    /// not, and whoever may push here need not be allowed to pull there. Then it is sent.
+    /// (distribution-spec, "Mounting a blob from another repository")
+    fn mount(&self, digest: &Digest, other: &str) -> Result<bool> {
+        let path = format!("/v2/{}/blobs/uploads/?mount={digest}&from={}", self.repository, percent(other));
+        let url = self.registry.url(&path)?;
+        let mut request = self.request(Method::POST, path).sending(Content::Bytes(b""));
+        request.scope += &format!(" repository:{other}:pull");
+        let describe = || (format!("POST {url}"), format!("curl -X POST '{url}'"));
+        let answer = step(DAY, describe, || self.registry.ask(&request));
+        Ok(answer.is_ok_and(|answer| answer.status() == StatusCode::CREATED))
+    }
 
     fn send(
         &self,

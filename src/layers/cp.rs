@@ -21,9 +21,10 @@ use crate::explain::{shell, step};
 use crate::kernel;
 use crate::layers::inside::{Inside, Place};
 use crate::layers::pack::{self, Source, show};
-use crate::layers::streams::{Counted, In, Out, is_broken_pipe, size};
+use crate::layers::streams::{Counted, In, Out, Progress, is_broken_pipe};
 use crate::layers::tree::{Identity, identity, kind};
 use crate::layers::unpack::{First, Owners, Target, TooEarly, unpack};
+use crate::metadata::output::human;
 use crate::metadata::state::State;
 use crate::stream;
 
@@ -101,11 +102,21 @@ impl Cp {
                  web:/etc/hosts"
             ),
         };
-        if !self.quiet && io::stdout().is_terminal() && to != "-" {
-            let said = format!("Successfully copied {} to {}\n", size(bytes), to.display());
+        if self.is_watched() && to != "-" {
+            let said = format!("Successfully copied {} to {}\n", human(bytes, 3), to.display());
             let _ = stream::write_all(io::stderr(), said.as_bytes());
         }
         Ok(())
+    }
+
+    /// Does a person see what is said of the copy?
+    fn is_watched(&self) -> bool {
+        !self.quiet && io::stdout().is_terminal()
+    }
+
+    /// See [`Progress`].
+    fn progress(&self, words: &'static str) -> Progress {
+        Progress::new(Some(words).filter(|_| self.is_watched()))
     }
 
     // ANCHOR: out_of
@@ -132,7 +143,9 @@ impl Cp {
             Some(read) => {
                 let describe = || ("unpack the archive".into(), untar(dst));
                 let files = |first: &First| destination(dst, first);
-                step(DAY, describe, || unpack(File::from(read), self.owners(false), files))
+                let mut progress = self.progress("Copying from container - ");
+                let archive = Counted { stream: File::from(read), progress: &mut progress };
+                step(DAY, describe, || unpack(archive, self.owners(false), files))
             }
             None => Ok(0),
         };
@@ -167,10 +180,11 @@ impl Cp {
             self.receive(archive, &inner(dst), &place)
         })?;
         drop(read);
-        let mut sent = 0;
+        let mut progress = self.progress("Copying to container - ");
         let outcome = match (source, write) {
             (Some(source), Some(write)) => {
-                send(&source, src, Counted { to: Out(write), count: &mut sent }, false, &[])
+                let out = Counted { stream: Out(write), progress: &mut progress };
+                send(&source, src, out, false, &[])
             }
             _ => Ok(()),
         };
@@ -178,7 +192,7 @@ impl Cp {
             // If the child failed, nobody read on; its own words say why.
             (Err(error), Err(_)) if !is_broken_pipe(&error) => Err(error),
             (_, Err(error)) => Err(error.context(format!("container {id}"))),
-            (outcome, Ok(())) => outcome.map(|()| sent),
+            (outcome, Ok(())) => outcome.map(|()| progress.count()),
         }
     }
     // ANCHOR_END: into

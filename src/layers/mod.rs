@@ -24,14 +24,17 @@ pub mod pack;
 pub mod sparse;
 pub mod streams;
 pub mod tree;
+pub mod unmount;
 pub mod unpack;
 pub mod volume;
 pub mod volume_command;
 pub mod volume_store;
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use nix::unistd::Pid;
 
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
@@ -46,6 +49,10 @@ pub struct Layers {
     /// writes into a layer of its own, above them
     #[arg(long = "layer", value_name = "DIR", group = "own_root")]
     layers: Vec<PathBuf>,
+
+    /// The container's mounts, which are not to go with its last process.
+    #[arg(skip)]
+    mounts: Option<File>,
 }
 
 // ANCHOR: mechanism
@@ -61,6 +68,13 @@ impl Mechanism for Layers {
         Ok(())
     }
 
+    fn attach(&mut self, container: &mut Container, child: Pid) -> Result<()> {
+        if let (false, Some(dir)) = (container.plan.layers.is_empty(), &container.parts.dir) {
+            self.mounts = unmount::keep(child, dir);
+        }
+        Ok(())
+    }
+
     // Day 3 then changes to it. An overlay can be made only of mounts of the caller's own
     // namespace: so here, and not in `prepare`.
     fn enter(&mut self, container: &mut Container) -> Result<()> {
@@ -68,6 +82,13 @@ impl Mechanism for Layers {
         if !layers.is_empty() {
             let dir = container.parts.dir.as_deref().context("the container has no directory")?;
             container.parts.root = Some(overlay::build(layers, dir)?);
+        }
+        Ok(())
+    }
+
+    fn cleanup(&mut self, _container: &mut Container) -> Result<()> {
+        if let Some(mounts) = self.mounts.take() {
+            unmount::let_go(mounts);
         }
         Ok(())
     }

@@ -2,9 +2,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::metadata::output::human;
 use crate::stream;
 
 /// A stream that is not ours alone, and may be non-blocking.
@@ -37,40 +39,76 @@ impl Read for In {
     }
 }
 
-/// Counts what is written.
-pub struct Counted<'a, W> {
-    /// The stream itself.
-    pub to: W,
-    /// How many bytes that were.
-    pub count: &'a mut u64,
+/// How much has been copied; a person at a terminal sees it grow.
+#[derive(Debug)]
+pub struct Progress {
+    /// What stands before the number; `None`: nobody sees it.
+    words: Option<&'static str>,
+    count: u64,
+    drawn: Option<Instant>,
 }
 
-impl<W: Write> Write for Counted<'_, W> {
+impl Progress {
+    /// How often it is drawn anew: more often nobody sees.
+    const PAUSE: Duration = Duration::from_millis(75);
+
+    /// Nothing has been copied yet.
+    pub fn new(words: Option<&'static str>) -> Progress {
+        Progress { words, count: 0, drawn: None }
+    }
+
+    /// How many bytes that were.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn add(&mut self, count: usize) {
+        self.count += count as u64;
+        if let Some(words) = self.words
+            && self.drawn.is_none_or(|then| then.elapsed() >= Progress::PAUSE)
+        {
+            // In the place of the last one. That it cannot be shown is no reason to stop.
+            let text = format!("\r\x1b[K{words}{}", human(self.count, 3));
+            let _ = stream::write_all(io::stderr(), text.as_bytes());
+            self.drawn = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.drawn.is_some() {
+            let _ = stream::write_all(io::stderr(), b"\r\x1b[K");
+        }
+    }
+}
+
+/// A stream, of which is counted what goes through it.
+pub struct Counted<'a, S> {
+    /// The stream itself.
+    pub stream: S,
+    /// How much that is.
+    pub progress: &'a mut Progress,
+}
+
+impl<S: Write> Write for Counted<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.to.write(bytes)?;
-        *self.count += count as u64;
+        let count = self.stream.write(bytes)?;
+        self.progress.add(count);
         Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        self.stream.flush()
     }
 }
 
-/// As Docker says it: thousands, and three digits.
-pub fn size(bytes: u64) -> String {
-    let (mut amount, mut unit) = (bytes as f64, 0);
-    while amount >= 1000.0 && unit < 5 {
-        (amount, unit) = (amount / 1000.0, unit + 1);
+impl<S: Read> Read for Counted<'_, S> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(into)?;
+        self.progress.add(count);
+        Ok(count)
     }
-    let digits = if unit == 0 || amount >= 100.0 {
-        0
-    } else if amount >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{amount:.digits$}{}", ["B", "kB", "MB", "GB", "TB", "PB"][unit])
 }
 
 /// Did it fail because nobody reads any more?

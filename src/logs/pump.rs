@@ -14,15 +14,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::ioctl_fionread;
 
 use crate::error::Result;
+use crate::kernel;
 use crate::logs::file::{LogFile, Stream};
 use crate::metadata::pidfd::Process;
 use crate::stream;
 
 const DAY: u8 = 5;
 
-/// Twice what a pipe holds. (pipe(7)) So large a block comes from the kernel itself: it is zero
-/// already, and costs nothing until something is read into it. (mallopt(3), M_MMAP_THRESHOLD)
-const BUFFER: usize = 128 << 10;
+/// Twice what a pipe holds (pipe(7)), and large enough to cost nothing until something is read.
+const BUFFER: usize = kernel::LARGE_BLOCK;
 
 /// How long after the command's end its last words may take to arrive, when their
 /// stream has no end because somebody else has it open.

@@ -84,21 +84,27 @@ fn flush_apart(turn: &File, null: &File) {
 
 /// In the process that was made for it.
 fn flush(turn: &File, null: &File) {
-    // Nothing of whoever started the runtime: not its session, not a pipe that somebody reads
-    // to its end, not the container's lock. What stays open is what there is to flush.
-    let _ = setsid();
-    let _ = dup2_stdin(turn);
-    let _ = dup2_stdout(null);
-    let _ = dup2_stderr(null);
-    let _ = chdir(c"/");
-    // SAFETY: this process ends by `exit_now`, and uses only stdin from here on.
-    let _ = unsafe { kernel::close_inherited_files() };
+    // What stays open is what there is to flush.
+    leave(turn, null, null);
     sleep(SOON);
     // Whoever writes from here on is too late for this one, and makes another.
     let _ = flock(stdin(), FlockOperation::Unlock);
     let _ = syncfs(stdin());
 }
 // ANCHOR_END: soon
+
+/// In a process that nobody waits for, and that ends by [`kernel::exit_now`]: keeps nothing of
+/// whoever started the runtime. Not its session, not a pipe that somebody reads to its end, not the
+/// container's lock. What is open from here on are the three, as stdin, stdout and stderr.
+pub fn leave(stdin: &File, stdout: impl AsFd, stderr: &File) {
+    let _ = setsid();
+    let _ = dup2_stdin(stdin);
+    let _ = dup2_stdout(stdout);
+    let _ = dup2_stderr(stderr);
+    let _ = chdir(c"/");
+    // SAFETY: no other descriptor is used in this process any more, nor dropped.
+    let _ = unsafe { kernel::close_inherited_files() };
+}
 
 /// Rings once, by a signal to the runtime, when a container has been running for a moment: so
 /// many end before that that their start need not be on the disk.

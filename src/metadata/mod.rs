@@ -7,6 +7,7 @@ pub mod aside;
 pub mod at_once;
 pub mod ending;
 pub mod flush;
+pub mod holder;
 pub mod layout;
 pub mod output;
 pub mod owner;
@@ -149,6 +150,8 @@ impl Mechanism for Metadata {
         match container.end.exit {
             Some((status, exit_code)) if !self.rm => {
                 record.ended(status, exit_code);
+                // From day 14 on it may have been connected to others while it ran.
+                record.plan.networks = container.plan.networks.clone();
                 record.oom_killed = container.end.oom_killed;
                 let failures = || Some(container.end.failures.join("; ")).filter(|words| !words.is_empty());
                 record.reason = container.end.reason.clone().or_else(failures);

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::files;
 use crate::metadata::pidfd::Process;
-use crate::plan::{ImageUsed, MountPoint, Network, Plan, PublishedPort};
+use crate::plan::{Attachment, ImageUsed, MountPoint, Network, Plan, PublishedPort};
 use crate::wait::signal_name;
 
 /// Of the records that this program writes, and the newest that it reads.
@@ -93,7 +93,12 @@ impl Identity {
     /// This process's.
     pub fn of_this_process() -> Result<Identity> {
         let pid = std::process::id() as i32;
-        Ok(Identity { pid, start_time: start_time(pid)?.context("there is no /proc/self/stat")? })
+        Identity::of(pid)?.context("there is no /proc/self/stat")
+    }
+
+    /// Of the process that has the number `pid`; `None`: none has.
+    pub fn of(pid: i32) -> Result<Option<Identity>> {
+        Ok(start_time(pid)?.map(|start_time| Identity { pid, start_time }))
     }
 
     /// A handle on it, if it still runs.
@@ -331,6 +336,8 @@ pub struct Shown<'a> {
     mounts: &'a [MountPoint],
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<Network>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    networks: &'a [Attachment],
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<Ipv4Addr>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -368,6 +375,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             stop_signal: record.plan.stop_signal.map(signal_name),
             mounts: &record.plan.mounts,
             network: record.plan.network,
+            networks: &record.plan.networks,
             address: record.address,
             ports: &record.ports,
             oom_killed: record.oom_killed,

@@ -23,14 +23,15 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::error::Result;
+use crate::error::{self, Result};
 use crate::explain::step;
 use crate::metadata::aside::Aside;
+use crate::metadata::holder::holder;
 use crate::metadata::layout::{DAY, LOCK, make_private};
 use crate::metadata::owner::Owner;
 use crate::metadata::read::known;
@@ -38,21 +39,32 @@ use crate::metadata::record::{Record, Status};
 use crate::metadata::tree::remove_tree;
 use crate::wait::{A_MOMENT, PATIENCE, lock};
 
+/// Whoever waits for so long is told for whom.
+const A_WHILE: Duration = Duration::from_secs(1);
+
 pub use crate::metadata::layout::{is_id, open_to_lock};
 
 const NO_CONTAINER: &str = "not a container: expected a directory named by 12 hexadecimal digits";
 
-/// The state directory.
-#[derive(Debug, Clone, clap::Args)]
-pub struct State {
+/// The flag that says where the state directory is: one for all commands.
+#[derive(Debug, clap::Args)]
+pub struct Root {
     /// Where containers are remembered
     #[arg(
-        long = "root",
+        long,
         value_name = "DIR",
         env = "TINY_DOCKER_ROOT",
         default_value = "/var/lib/tiny-docker",
-        global = true
+        global = true,
+        display_order = 901
     )]
+    root: PathBuf,
+}
+
+/// The state directory: what [`Root`] says, for the commands that need it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct State {
+    #[arg(from_global)]
     root: PathBuf,
 }
 
@@ -247,15 +259,30 @@ impl State {
     }
 
     /// Waits until the owner of the container `id`, whose command has ended, has
-    /// written that down and gone; and becomes its owner.
+    /// written that down and gone; and becomes its owner. For another command, such as a `cp`, it
+    /// waits however long that takes, and says so.
     pub fn own(&self, id: &str) -> Result<Owner> {
-        let start = Instant::now();
+        let (mut start, mut known) = (Instant::now(), None);
         loop {
             if let Some(owner) = self.try_own(id)? {
                 return Ok(owner);
             }
             let record = self.read(id)?;
             record.is_visible()?;
+            if start.elapsed() > A_WHILE
+                && let Some(user) = holder(&self.dir(id).join(LOCK))
+                && record.owner.is_none_or(|owner| owner.pid != user.pid)
+            {
+                if known.as_ref() != Some(&user) {
+                    error::say(format_args!(
+                        "waiting for process {} ({}), which uses the files of container {}; Ctrl-C ends the wait",
+                        user.pid,
+                        user.words,
+                        record.title()
+                    ));
+                }
+                (start, known) = (Instant::now(), Some(user));
+            }
             if start.elapsed() > PATIENCE {
                 let seconds = PATIENCE.as_secs();
                 bail!(

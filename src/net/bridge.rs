@@ -65,6 +65,9 @@ fn complete(lan: &Lan, netlink: &Netlink, bridge: u32, state: LinkFlags) -> Resu
     if state.contains(LinkFlags::Up) {
         restore_route(lan, netlink, bridge, state.contains(LinkFlags::LowerUp))?;
     }
+    if lan.internal {
+        return nat::ensure_internal(&lan.bridge, lan.network, lan.bits);
+    }
     enable_forwarding(lan)?;
     nat::ensure(&lan.bridge, lan.network, lan.bits)
 }
@@ -125,26 +128,51 @@ pub fn check_ours(lan: &Lan, link: &LinkMessage) -> Result<u32> {
 /// Errors if the host itself uses addresses of our subnet: it would then look for
 /// those machines among our containers.
 pub fn check_subnet_is_free(lan: &Lan, netlink: &Netlink) -> Result<()> {
-    let routes = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    for route in netlink.list(netlink.handle.route().get(routes).execute()).context("list the routes")? {
-        let destination = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
-            _ => None,
-        });
-        let bits = route.header.destination_prefix_length;
-        if let Some(address) = destination.filter(|address| lan.overlaps(*address, bits)) {
-            bail!(
-                "the host uses {address}/{bits} itself (by {}), and our containers' subnet is {}/{}; \
-                 choose another: --subnet 10.20.0.0/24, or TINY_DOCKER_SUBNET=10.20.0.0/24",
-                leaves_by(&route).and_then(name_of).unwrap_or("a route".into()),
-                lan.network,
-                lan.bits
-            );
-        }
+    if let Some(Route { network, bits, by }) = routes(netlink)?.into_iter().find(|route| route.overlaps(lan))
+    {
+        bail!(
+            "the host uses {network}/{bits} itself (by {}), and our containers' subnet is {}/{}; {}",
+            by.and_then(name_of).unwrap_or("a route".into()),
+            lan.network,
+            lan.bits,
+            lan.another_subnet()
+        );
     }
     Ok(())
 }
 // ANCHOR_END: free
+
+/// Where the host sends what is for some addresses.
+pub struct Route {
+    /// The first of them.
+    pub network: Ipv4Addr,
+    /// How many bits they have in common.
+    pub bits: u8,
+    /// The interface, by its index; `None`: nowhere.
+    pub by: Option<u32>,
+}
+
+impl Route {
+    /// Whether it is about addresses of `lan`.
+    pub fn overlaps(&self, lan: &Lan) -> bool {
+        lan.overlaps(self.network, self.bits)
+    }
+}
+
+/// The host's routes, but for the default route.
+pub fn routes(netlink: &Netlink) -> Result<Vec<Route>> {
+    let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let found = netlink.list(netlink.handle.route().get(all).execute()).context("list the routes")?;
+    Ok(found.iter().filter_map(read_route).collect())
+}
+
+fn read_route(route: &RouteMessage) -> Option<Route> {
+    let network = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
+    })?;
+    Some(Route { network, bits: route.header.destination_prefix_length, by: leaves_by(route) })
+}
 
 /// The interface by which the packets of a route leave.
 fn leaves_by(route: &RouteMessage) -> Option<u32> {
@@ -154,7 +182,8 @@ fn leaves_by(route: &RouteMessage) -> Option<u32> {
     })
 }
 
-fn name_of(interface: u32) -> Option<String> {
+/// The name of the interface with this index, if there is one.
+pub fn name_of(interface: u32) -> Option<String> {
     if_indextoname(interface).ok().map(|name| name.to_string_lossy().into_owned())
 }
 
@@ -274,8 +303,13 @@ fn restore_route(lan: &Lan, netlink: &Netlink, bridge: u32, has_carrier: bool) -
         _ if !has_carrier => Ok(()),
         other => bail!(
             "the host sends what is for {anybody}, a container, to {} instead of to {name}; see \
-             ip route get {anybody}, or choose another subnet: tiny-docker network rm, and then --subnet 10.20.0.0/24",
-            other.and_then(name_of).unwrap_or("nobody".into())
+             ip route get {anybody}, or {}",
+            other.and_then(name_of).unwrap_or("nobody".into()),
+            match lan.name {
+                None =>
+                    "choose another subnet: tiny-docker network rm, and then --subnet 10.20.0.0/24".into(),
+                Some(_) => lan.another_subnet(),
+            }
         ),
     }
 }

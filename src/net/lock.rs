@@ -33,9 +33,7 @@ pub struct NetworkLock {
 impl NetworkLock {
     /// Takes it, or waits until it is free.
     pub fn take() -> Result<NetworkLock> {
-        // A network namespace is known by the number of its file. (namespaces(7))
-        let namespace = fs::metadata("/proc/self/ns/net").context("look at /proc/self/ns/net")?.ino();
-        let dir = Path::new(RUN).join(namespace.to_string());
+        let dir = NetworkLock::place()?;
         loop {
             make_private(&dir)?;
             let lock = match File::open(&dir) {
@@ -55,6 +53,13 @@ impl NetworkLock {
                 return Ok(NetworkLock { dir, _lock: lock });
             }
         }
+    }
+
+    /// The directory of this network namespace, in which what containers share is written.
+    pub fn place() -> Result<PathBuf> {
+        // A network namespace is known by the number of its file. (namespaces(7))
+        let namespace = fs::metadata("/proc/self/ns/net").context("look at /proc/self/ns/net")?.ino();
+        Ok(Path::new(RUN).join(namespace.to_string()))
     }
 
     /// The directory of the addresses on `bridge`.

@@ -83,7 +83,8 @@ struct Connection {
 // ANCHOR: mechanism
 impl Mechanism for Bridge {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
-        if container.plan.network != Some(Network::Bridge) {
+        let network = container.plan.network;
+        if !matches!(network, Some(Network::Bridge | Network::User)) {
             if self.ip.is_some() {
                 bail!("--ip is an address on the bridge; it goes with --net bridge alone");
             }
@@ -91,6 +92,10 @@ impl Mechanism for Bridge {
         }
         container.plan.ip = self.ip;
         container.plan.dns = self.dns.clone();
+        // Those are day 14's to connect.
+        if network == Some(Network::User) {
+            return Ok(());
+        }
         let lan = self.subnet.lan()?;
         if let Some(address) = self.ip {
             lan.check(address)?;
@@ -149,13 +154,14 @@ impl Mechanism for Bridge {
 }
 // ANCHOR_END: mechanism
 
-fn is_there_already(error: &anyhow::Error) -> bool {
+/// Whether there is an interface of that name already.
+pub fn is_there_already(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::AlreadyExists)
 }
 
 /// Waits until the cable of the container that had this address before us is gone. The
 /// kernel removes it a moment after that container's end.
-fn wait_for_old_cable(lan: &Lan, netlink: &Netlink, address: Ipv4Addr) -> Result<()> {
+pub fn wait_for_old_cable(lan: &Lan, netlink: &Netlink, address: Ipv4Addr) -> Result<()> {
     let (cable, start) = (lan.veth(address), Instant::now());
     while bridge::find_link(netlink, &cable)?.is_some() {
         if start.elapsed() > PATIENCE {
@@ -201,7 +207,7 @@ fn plug_in(lan: &Lan, netlink: &Netlink, bridge: u32, address: Ipv4Addr, child: 
 
 /// The host's end of a cable is deaf to them too, though what arrives there goes to the
 /// bridge: until somebody takes the cable out of it.
-fn ignore_router_advertisements(cable: &str) -> Result<()> {
+pub fn ignore_router_advertisements(cable: &str) -> Result<()> {
     let file = format!("/proc/sys/net/ipv6/conf/{cable}/accept_ra");
     match files::write(&file, "0") {
         // There is no IPv6; or /proc/sys is not for us to write; or the container has

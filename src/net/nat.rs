@@ -23,11 +23,22 @@ use crate::net::subnet::mask;
 /// already, it only looks. (nft(8))
 pub fn ensure(bridge: &str, network: Ipv4Addr, prefix: u8) -> Result<()> {
     let (table, subnet) = (table_name(bridge), format!("{network}/{prefix}"));
+    ensure_table(bridge, |chains| {
+        if is_whole(chains, &table, &subnet) {
+            return vec![];
+        }
+        make_table(bridge, &subnet, masquerade(bridge, network, prefix))
+    })
+}
+
+/// Makes the table of `bridge`, if `make` has anything to do for that, and has other people's
+/// chains let its packets through.
+fn ensure_table(bridge: &str, make: impl Fn(&[Chain]) -> Vec<Command>) -> Result<()> {
+    let table = table_name(bridge);
     change(|netlink, chains| {
-        let mut batch = Batch::default();
-        if !is_whole(chains, &table, &subnet) {
+        let mut batch = Batch { title: vec![], commands: make(chains) };
+        if !batch.commands.is_empty() {
             batch.title.push(format!("add table ip {table}"));
-            batch.commands.extend(make_table(bridge, &subnet, masquerade(bridge, network, prefix)));
         }
         // Whoever loads a firewall anew takes our rules out of it: look each time.
         for chain in foreign(chains, &table).filter(|chain| chain.drops) {
@@ -42,6 +53,23 @@ pub fn ensure(bridge: &str, network: Ipv4Addr, prefix: u8) -> Result<()> {
     })
 }
 // ANCHOR_END: ensure
+
+/// For a bridge whose containers stay among themselves (day 14): nothing is forwarded to them
+/// or from them. The host itself they reach, for that is no forwarding.
+pub fn ensure_internal(bridge: &str, network: Ipv4Addr, prefix: u8) -> Result<()> {
+    let (table, subnet) = (table_name(bridge), format!("{network}/{prefix}, internal"));
+    let forward = Chain::ours(&table, "forward");
+    ensure_table(bridge, |chains| {
+        if has_rules(chains, &forward, 3, &subnet) {
+            return vec![];
+        }
+        let mut commands = no_table(&table).to_vec();
+        commands.push(add_table(&table));
+        commands.push(forward.add("filter", InetHookNumber::Forward, 0, &subnet));
+        commands.extend(internal_rules(bridge).map(|(text, rule)| forward.add_rule(&text, rule)));
+        commands
+    })
+}
 
 /// Takes away what [`ensure`] made for `bridge`, if it is there, and nothing else.
 pub fn remove(bridge: &str) -> Result<()> {
@@ -72,12 +100,14 @@ fn foreign<'a>(chains: &'a [Chain], table: &'a str) -> impl Iterator<Item = &'a 
 /// Both of our chains are there, for this subnet, with as many rules as we gave them, and
 /// with the policy that we gave them.
 fn is_whole(chains: &[Chain], table: &str, subnet: &str) -> bool {
-    [("postrouting", 1), ("forward", 4)].into_iter().all(|(name, rules)| {
-        let wanted = Chain::ours(table, name);
-        chains.iter().any(|chain| {
-            chain.is(&wanted) && chain.rules == rules && !chain.drops && chain.has_comment(subnet)
-        })
-    })
+    let chain = |name, rules| has_rules(chains, &Chain::ours(table, name), rules, subnet);
+    chain("postrouting", 1) && chain("forward", 4)
+}
+
+fn has_rules(chains: &[Chain], wanted: &Chain, rules: u32, subnet: &str) -> bool {
+    chains
+        .iter()
+        .any(|chain| chain.is(wanted) && chain.rules == rules && !chain.drops && chain.has_comment(subnet))
 }
 
 // ANCHOR: masquerade
@@ -131,6 +161,20 @@ fn forward_rules(bridge: &str) -> [(String, Vec<Expressions>); 4] {
     ]
 }
 // ANCHOR_END: forward
+
+/// Between two containers both interfaces are the bridge. (The kernel asks about those packets
+/// only where br_netfilter is loaded.)
+fn internal_rules(bridge: &str) -> [(String, Vec<Expressions>); 3] {
+    let bridge_is = |key| vec![load(key), compare(Operator::Equal, &c_string(bridge))];
+    let within =
+        [bridge_is(MetaKey::Iifname), bridge_is(MetaKey::Oifname), vec![verdict(NF_ACCEPT)]].concat();
+    let drop = |key| [bridge_is(key), vec![verdict(NF_DROP)]].concat();
+    [
+        (format!("iifname \"{bridge}\" oifname \"{bridge}\" accept"), within),
+        (format!("iifname \"{bridge}\" drop"), drop(MetaKey::Iifname)),
+        (format!("oifname \"{bridge}\" drop"), drop(MetaKey::Oifname)),
+    ]
+}
 
 // ANCHOR: table
 /// Our own table, whatever of it was there before. The comment says for which

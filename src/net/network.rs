@@ -33,11 +33,13 @@ enum Action {
     Rm(Rm),
 }
 
+/// The flags of `network rm`.
 #[derive(Debug, clap::Args)]
-struct Rm {
+#[group(skip)]
+pub struct Rm {
     // The network is the host's, and no state directory's: taken, and not looked at.
     #[command(flatten)]
-    _state: State,
+    state: State,
 
     #[command(flatten)]
     subnet: Subnet,
@@ -47,11 +49,23 @@ impl NetworkCommand {
     /// Prints the bridge's name. Returns the exit code.
     pub fn execute(self) -> Result<u8> {
         let Action::Rm(rm) = self.command;
-        let bridge = rm.subnet.bridge()?.to_string();
+        rm.execute()
+    }
+}
+
+impl Rm {
+    /// Prints the bridge's name. Returns the exit code.
+    pub fn execute(self) -> Result<u8> {
+        let bridge = self.subnet.bridge()?.to_string();
         Ok(error::for_each(&[bridge], |name| {
             remove(name)?;
             print(&format!("{name}\n")).map(drop)
         }))
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> &State {
+        &self.state
     }
 }
 
@@ -60,6 +74,13 @@ impl NetworkCommand {
 /// whichever subnet it is, if it has our mark.
 fn remove(name: &str) -> Result<()> {
     let lock = NetworkLock::take()?;
+    take_down(&lock, name)?;
+    lock.forget_addresses(name);
+    Ok(())
+}
+
+/// Removes the bridge `name` and its rules, if no container is connected to it.
+pub fn take_down(lock: &NetworkLock, name: &str) -> Result<()> {
     let netlink = Netlink::open()?;
     let start = Instant::now();
     while let Some(link) = find_link(&netlink, name)? {
@@ -70,7 +91,7 @@ fn remove(name: &str) -> Result<()> {
             );
         }
         let index = link.header.index;
-        let (starting, connected) = (address::anybody_has_one(&lock, name)?, plugged_in(&netlink, index)?);
+        let (starting, connected) = (address::anybody_has_one(lock, name)?, plugged_in(&netlink, index)?);
         if !starting && connected == 0 {
             let describe = || (format!("link delete {name}"), format!("ip link delete {name}"));
             step(DAY, describe, || netlink.wait(netlink.handle.link().del(index).execute()))?;
@@ -87,8 +108,6 @@ fn remove(name: &str) -> Result<()> {
         told_to_end(&format!("the last cables of {name}"))?;
         sleep(A_MOMENT);
     }
-    nat::remove(name)?;
-    lock.forget_addresses(name);
-    Ok(())
+    nat::remove(name)
 }
 // ANCHOR_END: rm

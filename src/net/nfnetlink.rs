@@ -256,6 +256,10 @@ fn refused(error: io::Error, said: &str) -> anyhow::Error {
             "; this needs the capability CAP_NET_ADMIN: run it with sudo, or in the lab's virtual machine \
              (make vm-shell)"
         }
+        Some(libc::E2BIG) => {
+            "; the kernel takes 1024 chains at one hook, and each container with published ports has one there: \
+             stop some of them"
+        }
         // EINVAL is what a kernel without nftables says to a question.
         Some(libc::EPROTONOSUPPORT | libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP) => {
             "; the kernel does not know what it is asked for: nftables, or a part of it, may be missing. \

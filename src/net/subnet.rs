@@ -27,16 +27,20 @@ pub struct Lan {
     pub network: Ipv4Addr,
     /// How many bits of an address say which subnet it is in.
     pub bits: u8,
+    /// The host's address on the bridge, by which containers reach everything else.
+    pub gateway: Ipv4Addr,
+    /// What the network is called that somebody has made (day 14); `None`: it is the one that
+    /// is always there.
+    pub name: Option<String>,
+    /// Whether nothing leaves it, and nothing comes in (day 14).
+    pub internal: bool,
 }
 
 impl Subnet {
     /// The flags, if they make sense.
     pub fn lan(&self) -> Result<Lan> {
-        let (network, bits) = self.parse().with_context(|| {
-            let text = &self.subnet;
-            format!("--subnet {text:?}: expected a subnet of 16 to 30 bits, such as 10.20.0.0/24")
-        })?;
-        Ok(Lan { bridge: self.bridge()?.into(), network, bits })
+        let (network, bits) = parse(&self.subnet)?;
+        Ok(Lan::new(self.bridge()?, network, bits))
     }
 
     /// The bridge's name, if it is one.
@@ -53,28 +57,35 @@ impl Subnet {
         }
         Ok(name)
     }
+}
 
-    fn parse(&self) -> Result<(Ipv4Addr, u8)> {
-        let (address, bits) = self.subnet.split_once('/').context("it has no '/'")?;
-        // Digits alone: Rust would take `+24` too.
-        if !bits.bytes().all(|byte| byte.is_ascii_digit()) {
-            bail!("{bits:?} is no number of bits");
-        }
-        let (address, bits): (Ipv4Addr, u8) = (address.parse()?, bits.parse()?);
-        if !(16..=30).contains(&bits) {
-            bail!("{bits} bits");
-        }
-        let network = Ipv4Addr::from_bits(address.to_bits() & mask(bits));
-        if network != address {
-            bail!("{address} is not its first address, which is {network}");
-        }
-        // "This network", the loopback device's, and from 224 on multicast and what is
-        // reserved: no interface may have one of them. (RFC 6890)
-        if matches!(network.octets()[0], 0 | 127 | 224..) {
-            bail!("no machine has an address that begins with {}", network.octets()[0]);
-        }
-        Ok((network, bits))
+/// The first address and the number of bits of the subnet `text`, as `--subnet` has it.
+pub fn parse(text: &str) -> Result<(Ipv4Addr, u8)> {
+    split(text).with_context(|| {
+        format!("--subnet {text:?}: expected a subnet of 16 to 30 bits, such as 10.20.0.0/24")
+    })
+}
+
+fn split(text: &str) -> Result<(Ipv4Addr, u8)> {
+    let (address, bits) = text.split_once('/').context("it has no '/'")?;
+    // Digits alone: Rust would take `+24` too.
+    if !bits.bytes().all(|byte| byte.is_ascii_digit()) {
+        bail!("{bits:?} is no number of bits");
     }
+    let (address, bits): (Ipv4Addr, u8) = (address.parse()?, bits.parse()?);
+    if !(16..=30).contains(&bits) {
+        bail!("{bits} bits");
+    }
+    let network = Ipv4Addr::from_bits(address.to_bits() & mask(bits));
+    if network != address {
+        bail!("{address} is not its first address, which is {network}");
+    }
+    // "This network", the loopback device's, and from 224 on multicast and what is
+    // reserved: no interface may have one of them. (RFC 6890)
+    if matches!(network.octets()[0], 0 | 127 | 224..) {
+        bail!("no machine has an address that begins with {}", network.octets()[0]);
+    }
+    Ok((network, bits))
 }
 
 /// The first `bits` bits of an address, 1 to 32: those that say which subnet it is in.
@@ -83,20 +94,37 @@ pub fn mask(bits: u8) -> u32 {
 }
 
 impl Lan {
+    /// The subnet's first address is the host's, unless somebody says otherwise.
+    pub fn new(bridge: &str, network: Ipv4Addr, bits: u8) -> Lan {
+        let gateway = Ipv4Addr::from_bits(network.to_bits() + 1);
+        Lan { bridge: bridge.into(), network, bits, gateway, name: None, internal: false }
+    }
+
     /// The host's address on the bridge, by which containers reach everything else.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.nth(1)
+        self.gateway
     }
 
     /// Every address that a container may have: all but the first, which is the
     /// subnet's name, the gateway, and the last, which means all of them.
     pub fn hosts(&self) -> impl Iterator<Item = Ipv4Addr> {
-        (2..self.last()).map(|number| self.nth(number))
+        (1..self.last()).map(|number| self.nth(number)).filter(|address| *address != self.gateway)
+    }
+
+    /// What to do where the subnet cannot be had.
+    pub fn another_subnet(&self) -> String {
+        match &self.name {
+            None => "choose another: --subnet 10.20.0.0/24, or TINY_DOCKER_SUBNET=10.20.0.0/24".into(),
+            Some(name) => format!(
+                "give the network {name} another: tiny-docker network rm {name}, and then \
+                 tiny-docker network create --subnet 10.20.0.0/24 {name}"
+            ),
+        }
     }
 
     /// Errors if no container may have `address`.
     pub fn check(&self, address: Ipv4Addr) -> Result<()> {
-        if !(2..self.last()).contains(&self.number(address)) {
+        if address == self.gateway || !(1..self.last()).contains(&self.number(address)) {
             let (network, bits, gateway) = (self.network, self.bits, self.gateway());
             bail!(
                 "--ip {address}: expected an address of {network}/{bits}, but not its first, its last, or {gateway}, the host's"

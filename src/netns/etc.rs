@@ -46,7 +46,7 @@ impl Mechanism for EtcFiles {
             Some(Network::Host) => {
                 vec![("hosts", hosts_of_the_host(name)?), ("resolv.conf", host_file("/etc/resolv.conf")?)]
             }
-            Some(Network::Bridge) | None => return Ok(()),
+            Some(Network::Bridge | Network::User) | None => return Ok(()),
         };
         write(container, files)
     }

@@ -30,6 +30,13 @@ pub struct Netns {
     network: Network,
 }
 
+impl Netns {
+    /// What the flag `--net` would say.
+    pub fn new(network: Network) -> Netns {
+        Netns { network }
+    }
+}
+
 // ANCHOR: mechanism
 impl Mechanism for Netns {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
@@ -44,7 +51,7 @@ impl Mechanism for Netns {
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
         match container.plan.network {
-            Some(Network::None | Network::Bridge) => bring_loopback_up(),
+            Some(Network::None | Network::Bridge | Network::User) => bring_loopback_up(),
             Some(Network::Host) | None => Ok(()),
         }
     }

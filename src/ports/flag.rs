@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     /// As one line: address host-container/protocol.
-    fn said(text: &str) -> Result<String, String> {
+    fn said(text: &str) -> std::result::Result<String, String> {
         let wanted = parse(text).map_err(|error| format!("{error:#}"))?;
         let one = |one: &Wanted| {
             let address = one.address.map_or("*".into(), |address| address.to_string());
@@ -173,7 +173,7 @@ mod tests {
             ("8000-8001:80", "* 8000-8001 80/tcp"),
             ("80-81", "* any 80/tcp, * any 81/tcp"),
         ] {
-            assert_eq!(said(text).as_deref(), Ok(expected), "-p {text}");
+            assert_eq!(said(text), Ok(expected.to_string()), "-p {text}");
         }
     }
 

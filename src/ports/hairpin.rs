@@ -31,7 +31,7 @@ pub fn allow(wire: &Wire) -> Result<()> {
         let call = format!("link set {cable} type bridge_slave hairpin on");
         (call.clone(), format!("ip {call}"))
     };
-    step(DAY, describe, || netlink.wait(netlink.handle.link().set(port).execute()))
+    step(DAY, describe, || netlink.wait(netlink.handle.link().change(port).execute()))
     // ANCHOR_END: day13_task3_allow_solution
 }
 // ANCHOR_END: allow

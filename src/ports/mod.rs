@@ -17,7 +17,10 @@ pub mod hairpin;
 pub mod holder;
 pub mod open_files;
 pub mod proxy;
+pub mod relay;
 pub mod reserve;
+pub mod udp;
+pub mod watch;
 pub mod words;
 
 use anyhow::Context;
@@ -74,7 +77,7 @@ impl Mechanism for Ports {
         if plan.publish.is_empty() {
             return Ok(());
         }
-        if plan.network != Some(Network::Bridge) {
+        if !matches!(plan.network, Some(Network::Bridge | Network::User)) {
             // As Docker: its words, and it goes on.
             error::say(
                 "published ports are discarded: -p and -P are for containers on the bridge (--net bridge)",

@@ -473,7 +473,7 @@ impl AtTerminal {
         }
     }
 
-    /// All that it shows.
+    /// All that it has shown so far.
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
     }

@@ -1,0 +1,429 @@
+//! Day 14: `network create`, `ls`, `inspect`, `rm` and `prune`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::error::{self, Result};
+use crate::metadata::output::{Format, agrees, columns, print};
+use crate::metadata::state::{State, new_id};
+use crate::net::bridge;
+use crate::net::lock::NetworkLock;
+use crate::net::network;
+use crate::net::subnet::{self, Lan, colons, hardware_address};
+use crate::netns::netlink::Netlink;
+
+use super::connect::{Connect, Disconnect};
+use super::members::Members;
+use super::pool;
+use super::store::{Definition, RESERVED, Store, check_name};
+
+/// Manage the networks that containers share
+#[derive(Debug, clap::Args)]
+pub struct NetworkCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    Create(Create),
+    Connect(Connect),
+    Disconnect(Disconnect),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls {
+        #[command(flatten)]
+        state: State,
+
+        /// Print the ids, and nothing else
+        #[arg(short, long)]
+        quiet: bool,
+
+        /// How to print them; json: one line for each
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Show what is known of networks, and who is on them, as a JSON array
+    Inspect {
+        #[command(flatten)]
+        state: State,
+
+        /// Their names or ids
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Remove networks that no running container is on; without a name, the bridge that is
+    /// always there, which the next run makes again
+    #[command(visible_alias = "remove")]
+    Rm {
+        #[command(flatten)]
+        bridge: network::Rm,
+
+        /// That there is no such network is no error
+        #[arg(short, long)]
+        force: bool,
+
+        /// Their names or ids
+        networks: Vec<String>,
+    },
+    /// Remove the networks that no container has
+    Prune {
+        #[command(flatten)]
+        state: State,
+
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+/// Make a network
+#[derive(Debug, clap::Args)]
+struct Create {
+    #[command(flatten)]
+    state: State,
+
+    /// Its containers' subnet (without it: one that nobody has)
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    subnet: Option<String>,
+
+    /// The host's address on it (without it: the subnet's first)
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Option<Ipv4Addr>,
+
+    /// Nothing leaves it, and nothing comes in: its containers have each other, and the host
+    #[arg(long)]
+    internal: bool,
+
+    /// Something to remember of it: NAME=VALUE
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+
+    /// What it is made of: a bridge, and nothing else
+    #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
+    driver: String,
+
+    /// Its name
+    name: String,
+}
+
+impl NetworkCommand {
+    /// Does it, and prints what Docker prints. Returns the exit code.
+    pub fn execute(self) -> Result<u8> {
+        match self.action {
+            Action::Create(create) => create.execute(),
+            Action::Connect(connect) => connect.execute(),
+            Action::Disconnect(disconnect) => disconnect.execute(),
+            Action::Ls { state, quiet, format } => list(&state, quiet, format),
+            Action::Inspect { state, networks } => inspect(&state, &networks),
+            // Day 9's, with its exit codes.
+            Action::Rm { bridge, networks, .. } if networks.is_empty() => return bridge.execute(),
+            Action::Rm { bridge, force, networks } => {
+                let store = Store::of(bridge.state());
+                Ok(error::for_each(&networks, |word| {
+                    if !remove(&store, word)? && !force {
+                        bail!("no such network: {word:?}; tiny-docker network ls lists those there are");
+                    }
+                    print(&format!("{word}\n")).map(drop)
+                }))
+            }
+            Action::Prune { state, force } => prune(&state, force),
+        }
+        .map_err(error::failed)
+    }
+}
+
+impl Create {
+    fn execute(&self) -> Result<u8> {
+        let name = &self.name;
+        check_name(name)?;
+        if RESERVED.contains(&name.as_str()) {
+            bail!("network {name:?}: the name means something else already; choose another");
+        }
+        if self.driver != "bridge" {
+            bail!("--driver {:?}: expected bridge, which is all there is here; omit it", self.driver);
+        }
+        let labels = self.labels()?;
+        let store = Store::of(&self.state);
+        let netlink = Netlink::open()?;
+        let lock = NetworkLock::take()?;
+        if let Some(other) = store.find(name)?.filter(|other| other.name == *name) {
+            bail!(
+                "there is a network {name} already, {} ({}); choose another name, or remove that one: \
+                 tiny-docker network rm {name}",
+                other.id,
+                other.subnet
+            );
+        }
+        let networks = store.list()?.0;
+        let (id, bridge) = new_bridge(&networks, &netlink)?;
+        let lan = self.lan(bridge, &pool::taken(&networks, &netlink)?)?;
+        let network = Definition::new(id, name, &lan, labels);
+        store.write(&lock, &network)?;
+        if let Err(error) = bridge::ensure(&lock, &lan, &netlink, |_| Ok(())) {
+            let _ = store.forget(&lock, name);
+            return Err(error);
+        }
+        print(&format!("{}\n", network.id))
+    }
+
+    fn lan(&self, bridge: String, taken: &[pool::Taken]) -> Result<Lan> {
+        let (network, bits) = match &self.subnet {
+            Some(text) => subnet::parse(text)?,
+            None if self.gateway.is_some() => {
+                bail!(
+                    "--gateway: it is an address of a subnet, and none was given; add --subnet ADDRESS/BITS"
+                )
+            }
+            None => pool::choose(taken)?,
+        };
+        let mut lan = Lan {
+            name: Some(self.name.clone()),
+            internal: self.internal,
+            ..Lan::new(&bridge, network, bits)
+        };
+        pool::check(&lan, taken)?;
+        if let Some(gateway) = self.gateway.filter(|gateway| *gateway != lan.gateway) {
+            if lan.check(gateway).is_err() {
+                bail!(
+                    "--gateway {gateway}: expected an address of {network}/{bits}, but not its first, nor its last"
+                );
+            }
+            lan.gateway = gateway;
+        }
+        Ok(lan)
+    }
+
+    fn labels(&self) -> Result<BTreeMap<String, String>> {
+        let split = |label: &String| {
+            let (name, value) = label.split_once('=').unwrap_or((label, ""));
+            if name.is_empty() {
+                bail!("--label {label:?}: expected NAME=VALUE, such as stage=test");
+            }
+            Ok((name.to_string(), value.to_string()))
+        };
+        self.label.iter().map(split).collect()
+    }
+}
+
+/// An id, and the name of a bridge that follows from it, which no network and no interface has.
+/// The number of a container comes behind it, and the kernel takes 15 bytes. (day 9)
+fn new_bridge(networks: &[Definition], netlink: &Netlink) -> Result<(String, String)> {
+    loop {
+        let id = new_id()?;
+        let bridge = format!("td-{}", &id[..6]);
+        let is_known = networks.iter().any(|network| network.bridge == bridge || network.id == id);
+        if !is_known && bridge::find_link(netlink, &bridge)?.is_none() {
+            return Ok((id, bridge));
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    #[serde(rename = "ID")]
+    id: String,
+    name: String,
+    driver: &'static str,
+    scope: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subnet: Option<String>,
+    internal: bool,
+}
+
+/// Those that are always there have no id: they are in no state directory.
+fn list(state: &State, quiet: bool, format: Format) -> Result<u8> {
+    let (networks, complaints) = Store::of(state).list()?;
+    complaints.iter().for_each(error::say);
+    if quiet {
+        return print(&networks.iter().map(|network| format!("{}\n", network.id)).collect::<String>());
+    }
+    let always = [("bridge", "bridge"), ("host", "host"), ("none", "null")].map(|(name, driver)| Row {
+        id: "-".into(),
+        name: name.into(),
+        driver,
+        scope: "local",
+        subnet: None,
+        internal: false,
+    });
+    let mut rows: Vec<Row> = always.into();
+    rows.extend(networks.into_iter().map(|one| {
+        let (subnet, internal) = (Some(one.subnet), one.internal);
+        Row { id: one.id, name: one.name, driver: "bridge", scope: "local", subnet, internal }
+    }));
+    rows.sort_by(|one, other| one.name.cmp(&other.name));
+    let mut text = String::new();
+    match format {
+        Format::Table => {
+            let rows: Vec<Vec<String>> = rows
+                .into_iter()
+                .map(|row| vec![row.id, row.name, row.driver.into(), row.scope.into()])
+                .collect();
+            text = columns(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], &rows);
+        }
+        Format::Json => {
+            for row in rows {
+                writeln!(text, "{}", serde_json::to_string(&row)?)?;
+            }
+        }
+    }
+    print(&text)
+}
+
+/// A network as Docker's `network inspect` shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Shown {
+    name: String,
+    id: String,
+    created: Timestamp,
+    scope: &'static str,
+    driver: &'static str,
+    #[serde(rename = "EnableIPv6")]
+    enable_ipv6: bool,
+    #[serde(rename = "IPAM")]
+    ipam: serde_json::Value,
+    internal: bool,
+    containers: BTreeMap<String, ShownMember>,
+    options: BTreeMap<&'static str, String>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ShownMember {
+    name: Option<String>,
+    aliases: Vec<String>,
+    interface: String,
+    mac_address: String,
+    #[serde(rename = "IPv4Address")]
+    ipv4_address: String,
+}
+
+impl Shown {
+    fn new(network: Definition, members: Members) -> Result<Shown> {
+        let bits = network.lan()?.bits;
+        let show = |(id, member): (String, super::members::Member)| {
+            let shown = ShownMember {
+                name: member.name,
+                aliases: member.aliases,
+                interface: member.interface,
+                mac_address: colons(&hardware_address(member.address)),
+                ipv4_address: format!("{}/{bits}", member.address),
+            };
+            (id, shown)
+        };
+        Ok(Shown {
+            ipam: json!({
+                "Driver": "default",
+                "Options": {},
+                "Config": [{ "Subnet": network.subnet, "Gateway": network.gateway }],
+            }),
+            name: network.name,
+            id: network.id,
+            created: network.created_at,
+            scope: "local",
+            driver: "bridge",
+            enable_ipv6: false,
+            internal: network.internal,
+            containers: members.members.into_iter().map(show).collect(),
+            options: BTreeMap::from([("com.docker.network.bridge.name", network.bridge)]),
+            labels: network.labels,
+        })
+    }
+}
+
+fn inspect(state: &State, words: &[String]) -> Result<u8> {
+    let store = Store::of(state);
+    let mut shown = Vec::new();
+    let code = error::for_each(words, |word| {
+        let network = store.get(word)?;
+        let members = Members::now(&network)?;
+        shown.push(Shown::new(network, members)?);
+        Ok(())
+    });
+    print(&(serde_json::to_string_pretty(&shown)? + "\n"))?;
+    Ok(code)
+}
+
+/// Why a network is not removed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "network {network} is in use by {by}; stop them, or disconnect them: tiny-docker network disconnect {network} CONTAINER"
+)]
+struct InUse {
+    network: String,
+    by: String,
+}
+
+// ANCHOR: rm
+/// Removes the network `word`, if no container is on it. Returns whether there was one.
+fn remove(store: &Store, word: &str) -> Result<bool> {
+    if RESERVED.contains(&word) {
+        bail!(
+            "network {word} is always there, and cannot be removed; its bridge can: tiny-docker network rm"
+        );
+    }
+    let lock = NetworkLock::take()?;
+    let Some(network) = store.find(word)? else { return Ok(false) };
+    take_away(store, lock, &network)?;
+    Ok(true)
+}
+
+/// First the bridge, then the file: what is killed in between leaves a network that has no
+/// bridge yet.
+fn take_away(store: &Store, lock: NetworkLock, network: &Definition) -> Result<()> {
+    // ANCHOR: day14_task5_take_away_solution
+    let members = Members::of(&lock, network)?.members;
+    if !members.is_empty() {
+        let names: Vec<&str> = members.iter().map(|(id, member)| member.title(id)).collect();
+        return Err(InUse { network: network.name.clone(), by: names.join(", ") }.into());
+    }
+    network::take_down(&lock, &network.bridge).with_context(|| format!("network {}", network.name))?;
+    store.forget(&lock, &network.name)?;
+    lock.forget_addresses(&network.bridge);
+    Ok(())
+    // ANCHOR_END: day14_task5_take_away_solution
+}
+// ANCHOR_END: rm
+
+fn prune(state: &State, force: bool) -> Result<u8> {
+    if !force && !agrees("all custom networks not used by at least one container")? {
+        bail!("network prune has been cancelled");
+    }
+    let store = Store::of(state);
+    let (mut removed, mut code) = (String::new(), 0);
+    // One that has ended may be started again.
+    let records = state.list()?.records;
+    let used: BTreeSet<&str> = records
+        .iter()
+        .flat_map(|record| &record.plan.networks)
+        .map(|attachment| attachment.network.as_str())
+        .collect();
+    for network in store.list()?.0.into_iter().filter(|network| !used.contains(network.name.as_str())) {
+        let lock = NetworkLock::take()?;
+        // Somebody else may have been faster.
+        if store.find(&network.name)?.is_none_or(|found| found.id != network.id) {
+            continue;
+        }
+        match take_away(&store, lock, &network) {
+            Ok(()) => removed += &format!("{}\n", network.name),
+            Err(error) if error.downcast_ref::<InUse>().is_some() => {}
+            Err(error) => {
+                error::print(&error);
+                code = error::COMMAND_FAILED;
+            }
+        }
+    }
+    if !removed.is_empty() {
+        print(&format!("Deleted Networks:\n{removed}"))?;
+    }
+    Ok(code)
+}
