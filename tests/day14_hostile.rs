@@ -87,11 +87,11 @@ fn task1_the_container_cannot_write_to_this_program() {
 fn task1_a_command_that_is_this_program_again_finds_nothing() {
     let world = World::new();
     let rootfs = web(&world, &[]);
-    symlink("/proc/self/exe", rootfs.join("bin/link")).unwrap();
+    symlink("/proc/self/exe", rootfs.join("bin/once-more")).unwrap();
     fs::write(rootfs.join("bin/script"), "#!/proc/self/exe\n").unwrap();
     Command::new("chmod").arg("755").arg(rootfs.join("bin/script")).status().unwrap();
     // It runs, and sees what is in the container: no state directory, and so no container.
-    for command in [&["link", "ps", "-aq"][..], &["script"]] {
+    for command in [&["once-more", "ps", "-aq"][..], &["script"]] {
         let output = world.tiny_docker([&["exec", "web"], command].concat()).output().unwrap();
         assert!(output.stdout.is_empty(), "{command:?} has found something: {}", said(&output));
     }
