@@ -4,20 +4,23 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
 use assert_cmd::assert::Assert;
+use common::layout::{Layout, Packed, tar_of};
 use common::{World, busybox, rootfs, said, supervisor, until};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use predicates::prelude::*;
 use predicates::str::contains;
+use serde_json::{Value, json};
 
 /// A server on port 80, of TCP (the web's) and of UDP, that answers with the address of whoever
 /// asks.
@@ -139,6 +142,15 @@ impl Outside {
 impl Drop for Outside {
     fn drop(&mut self) {
         let _ = sh("ip link del td-out; ip netns del outside; umount /run/netns");
+    }
+}
+
+/// Other people's firewall, in the table `filter`: it goes with this value.
+struct TheirTable;
+
+impl Drop for TheirTable {
+    fn drop(&mut self) {
+        let _ = sh("nft delete table ip filter");
     }
 }
 
@@ -324,6 +336,52 @@ fn task1_the_containers_limit_of_open_files_is_what_it_was() {
     assert_eq!(limit("-p 20000-20399:1-400"), without, "the limits inside, with 400 published ports");
 }
 
+/// An image in the store, called `name`, that exposes these ports.
+fn image(world: &World, name: &str, exposed: Value) {
+    let mut layout = Layout::new(world, &format!("layout-of-{name}"));
+    let layer = layout.layer(&tar_of(&busybox()), Packed::Gzip);
+    let manifest = layout.image(&[layer], json!({"Cmd": ["sleep", "1000"], "ExposedPorts": exposed}));
+    layout.tag(&format!("docker.io/lab/{name}:v1"), &manifest);
+    let archive = layout.dir.with_extension("tar");
+    fs::write(&archive, tar_of(&layout.dir)).unwrap();
+    world.tiny_docker([Path::new("load"), Path::new("-i"), &archive]).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_the_ports_that_an_image_exposes_are_published() {
+    let world = World::new();
+    image(&world, "web", json!({"80/tcp": {}, "53/udp": {}, "9000-9001/tcp": {}}));
+    let run = |flags: &[&str], image: &str| {
+        world.tiny_docker([&["run", "-d"], flags, &["--image", image]].concat()).assert()
+    };
+    run(&["--name", "web", "-P", "-p", "20080:80"], "lab/web:v1").success();
+    let listed = world.tiny_docker(["port", "web"]).assert().success();
+    let listed = String::from_utf8_lossy(&listed.get_output().stdout).into_owned();
+    let leads: Vec<&str> = listed.lines().filter_map(|line| line.split(" -> ").next()).collect();
+    let each_twice = ["80/tcp", "80/tcp", "9000/tcp", "9000/tcp", "9001/tcp", "9001/tcp", "53/udp", "53/udp"];
+    assert_eq!(leads, each_twice, "what -P and -p publish, for IPv4 and for IPv6: {listed}");
+    assert!(
+        listed.contains("80/tcp -> 0.0.0.0:20080\n"),
+        "-p says where 80 is, and -P keeps to it: {listed}"
+    );
+    // Without -P what it exposes is no more than a note.
+    run(&["--name", "quiet"], "lab/web:v1").success();
+    world.tiny_docker(["port", "quiet"]).assert().success().stdout("");
+    // An image is from outside, and may say anything.
+    for (number, exposed) in
+        ["0/tcp", "99999", "http", "1:80", "127.0.0.1:22:22", "80/sctp", "", "[::]:1:1"].iter().enumerate()
+    {
+        let name = format!("odd{number}");
+        image(&world, &name, json!({ *exposed: {} }));
+        run(&["-P"], &format!("lab/{name}:v1"))
+            .code(125)
+            .stdout("")
+            .stderr(contains("-P: the image exposes").and(contains(format!("{exposed:?}"))));
+    }
+    world.remove_all();
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task2_the_outside_reaches_it_and_is_seen() {
@@ -418,6 +476,27 @@ fn task2_a_firewall_that_is_loaded_anew_does_not_close_it() {
     assert_eq!(seen, OUTSIDE, "after nft flush ruleset");
     world.remove_all();
     assert_eq!(tables(), "", "tables of containers that are gone");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_a_firewall_that_drops_what_it_does_not_know_lets_it_through() {
+    let world = World::new();
+    let outside = Outside::new();
+    // As Docker and ufw leave a host: what is forwarded is dropped, and what comes in as well.
+    let theirs = "table ip filter {
+        chain FORWARD { type filter hook forward priority filter; policy drop; }
+        chain INPUT { type filter hook input priority filter; policy drop; iifname \"lo\" accept; ct state established accept; }
+    }";
+    sh(&format!("nft -f - <<'END'\n{theirs}\nEND")).unwrap();
+    let _theirs = TheirTable;
+    who(&world, &["-p", "8080:80"]);
+    let seen =
+        [outside.does(|| ask(&format!("{HOST}:8080"))), ask(&format!("{HOST}:8080")), ask("127.0.0.1:8080")];
+    world.remove_all();
+    world.tiny_docker(["network", "rm"]).assert().success();
+    let seen = seen.map(|one| one.unwrap_or_else(|error| error.to_string()));
+    assert_eq!(seen, [OUTSIDE, HOST, GATEWAY], "whom the container sees: from outside, the host, 127.0.0.1");
 }
 
 #[test]

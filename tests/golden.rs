@@ -121,7 +121,7 @@ fn explain_is_as_it_was() {
         }
         12 => "--explain run --net none --image lab/web:v1 --rm true",
         _ => {
-            "--explain run --rootfs rootfs --ip 10.10.0.7 -p 8080:80 -p 192.0.2.1:5353:53/udp -p 127.0.0.1:9090:90 --rm sh -c true"
+            "--explain run --rootfs rootfs --ip 10.10.0.7 -p 8080:80 -p 10.10.0.1:5353:53/udp -p 127.0.0.1:9090:90 --rm sh -c true"
         }
     };
     if DAY >= 3 {

@@ -19,6 +19,7 @@
 //! own: it may be changing it at that moment. A question, in contrast, is answered from what is
 //! true when it is asked; and with the process that answers, its socket goes too.
 
+pub mod answers;
 pub mod cable;
 pub mod command;
 pub mod connect;
@@ -29,6 +30,7 @@ pub mod message;
 pub mod names;
 pub mod pool;
 pub mod server;
+pub mod show;
 pub mod store;
 pub mod tcp;
 
@@ -50,11 +52,12 @@ use crate::netns::etc;
 use crate::netns::netlink::Netlink;
 use crate::plan::{Attachment, Network};
 
+use self::answers::Answers;
 use self::cable::{Cable, ensure_default_route};
 use self::inside::Sockets;
 use self::members::{Member, Members, networks_of};
 use self::names::Names;
-use self::server::{Answers, Server};
+use self::server::Server;
 use self::store::{Definition, Store};
 
 const DAY: u8 = 14;

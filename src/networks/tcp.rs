@@ -15,8 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::sockopt::socket_error;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
+use super::answers::{Answers, Fate, PATIENCE};
 use super::message::{Code, refusal};
-use super::server::{Answers, Fate, PATIENCE};
 
 /// Answers on `listener` until somebody closes the other end of `stopped`.
 pub fn serve(listener: &TcpListener, answers: &Answers, stopped: &OwnedFd) -> io::Result<()> {

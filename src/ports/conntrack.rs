@@ -46,13 +46,13 @@ pub fn forget_older(ports: &[PublishedPort], container: Ipv4Addr) -> Result<()> 
     let own = addresses()?;
     let is_ours = |flow: &Flow| {
         let (address, number) = flow.to;
-        let asked_for =
-            |asked: IpAddr| asked == address || (asked.is_unspecified() && own.contains(&address));
-        let everywhere = || own.contains(&address);
-        let is_published = |port: &&&PublishedPort| {
-            port.host_port == number && port.address.map_or_else(everywhere, asked_for)
+        let leads_here = |port: &&PublishedPort| {
+            let at = port.address.is_none_or(|asked| asked.is_unspecified() || asked == address);
+            at && port.host_port == number
         };
-        !address.is_loopback() && flow.answers.0 != container && ports.iter().find(is_published).is_some()
+        // What the host sends by way of loopback is not redirected.
+        let may_be = own.contains(&address) && !address.is_loopback();
+        may_be && flow.answers.0 != container && ports.iter().any(leads_here)
     };
     forget(is_ours)
     // ANCHOR_END: day13_task3_forget_older_solution

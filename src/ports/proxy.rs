@@ -20,7 +20,9 @@ use rustix::process::{Resource, getrlimit};
 use crate::error::Result;
 use crate::explain::step;
 use crate::plan::{Protocol, PublishedPort};
-use crate::ports::relay::{Connection, FLAGS, Pipes, Progress, connect_to, reset_at_close};
+use crate::ports::relay::{
+    Connection, FLAGS, Pipes, Progress, connect_to, notice_silence, pass_on_at_once, reset_at_close,
+};
 use crate::ports::reserve::Reserved;
 use crate::ports::udp::{self, Flows};
 use crate::ports::watch::{Watch, Who};
@@ -121,6 +123,8 @@ impl Serving {
                 udp::tell_where_it_was_sent(&door.socket).context("setsockopt(IP_PKTINFO)")?;
                 watch.data(&door.socket, Who::Door(at)).context("epoll_ctl")?;
             } else {
+                pass_on_at_once(&door.socket).context("setsockopt(TCP_NODELAY)")?;
+                notice_silence(&door.socket).context("setsockopt(SO_KEEPALIVE)")?;
                 watch.changes(&door.socket, Who::Door(at)).context("epoll_ctl")?;
             }
         }

@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger, set_tcp_nodelay, socket_error};
+use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger, set_tcp_nodelay};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, connect, shutdown, socket_with};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 
@@ -90,6 +90,7 @@ pub enum Progress {
 pub fn connect_to(to: SocketAddrV4) -> io::Result<OwnedFd> {
     // ANCHOR: day13_task4_connect_to_solution
     let server = socket_with(AddressFamily::INET, SocketType::STREAM, FLAGS, None)?;
+    pass_on_at_once(&server)?;
     match connect(&server, &to) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(server),
         Err(error) => Err(error.into()),
@@ -97,6 +98,19 @@ pub fn connect_to(to: SocketAddrV4) -> io::Result<OwnedFd> {
     // ANCHOR_END: day13_task4_connect_to_solution
 }
 // ANCHOR_END: connect_to
+
+/// What is written into `socket` is sent at once. Otherwise the kernel keeps a small piece back
+/// until the one before has been acknowledged, and so would hold up whoever waits for it. What a
+/// listening socket is told, those that it accepts have been told too. (tcp(7), TCP_NODELAY)
+pub fn pass_on_at_once(socket: &OwnedFd) -> io::Result<()> {
+    Ok(set_tcp_nodelay(socket, true)?)
+}
+
+/// From here on, the kernel notices some day if the machine at the other end of `socket`, or of
+/// one that it accepts, is gone without a word. (socket(7), SO_KEEPALIVE)
+pub fn notice_silence(socket: &OwnedFd) -> io::Result<()> {
+    Ok(set_socket_keepalive(socket, true)?)
+}
 
 /// From here on, closing `socket` tells whoever is at its other end that something went wrong
 /// (ECONNRESET), and that what has come so far is not the whole. (socket(7), SO_LINGER)
@@ -107,15 +121,7 @@ pub fn reset_at_close(socket: &OwnedFd) {
 impl Connection {
     /// Of a client, and a server that has been asked to connect.
     pub fn new(client: OwnedFd, server: OwnedFd) -> Connection {
-        let sockets = [client, server];
-        for socket in &sockets {
-            // What has come is passed on at once. Without this the kernel keeps a small piece
-            // back until the one before has been acknowledged. (tcp(7), TCP_NODELAY)
-            let _ = set_tcp_nodelay(socket, true);
-            // The kernel notices some day that the machine at the other end is gone. (socket(7))
-            let _ = set_socket_keepalive(socket, true);
-        }
-        Connection { sockets, ways: Default::default(), connected: false }
+        Connection { sockets: [client, server], ways: Default::default(), connected: false }
     }
 
     // ANCHOR: go_on
@@ -124,7 +130,9 @@ impl Connection {
     pub fn go_on(&mut self, socket: usize, failed: bool, pipes: &mut Pipes) -> io::Result<Progress> {
         // ANCHOR: day13_task4_go_on_solution
         if !self.connected {
-            socket_error(&self.sockets[socket])??;
+            if failed {
+                return Err(Errno::CONNREFUSED.into());
+            }
             if socket == 0 {
                 // What the client has sent is still there when the server has answered.
                 return Ok(Progress::Waits);
