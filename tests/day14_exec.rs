@@ -247,6 +247,12 @@ fn task1_signals_are_passed_on() {
     let script = "trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.1; done";
     let mut entered = world.start(["exec", "web", "sh", "-c", script]);
     assert_eq!(entered.line(), "ready", "the first line of the command");
+    // The line comes from the command itself: who started it may not have heard yet that it runs.
+    // Then it lets go of its stdout.
+    let stdout = format!("/proc/{}/fd/1", entered.runtime());
+    until("exec knows that it runs", || {
+        fs::read_link(&stdout).is_ok_and(|file| file == Path::new("/dev/null"))
+    });
     entered.signal_runtime(Signal::SIGTERM);
     assert_eq!(entered.line(), "got it", "the signal has reached it");
     assert_eq!(entered.ended(), 3, "exec ends as its command");

@@ -14,7 +14,6 @@ use assert_cmd::assert::Assert;
 use common::{World, descendants, said, state, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use predicates::prelude::*;
 use predicates::str::contains;
 
 /// A container called web on a root file system that it may spoil.

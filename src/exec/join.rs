@@ -71,6 +71,8 @@ fn go_in(process: &OwnedFd, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) ->
     // memory, its descriptors or its program. (CVE-2016-9962, CVE-2019-5736)
     let describe = || ("prctl(PR_SET_DUMPABLE, 0)".into(), "no shell can do that".into());
     step(DAY, describe, || set_dumpable(false))?;
+    // Its network too where that is no new one: the caller's may be another by now.
+    let namespaces = namespaces | CloneFlags::CLONE_NEWNET;
     let describe = || describe_setns(namespaces);
     step(DAY, describe, || setns(process, namespaces))?;
     let describe = || {

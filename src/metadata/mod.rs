@@ -127,7 +127,10 @@ impl Mechanism for Metadata {
         }
         record.started(child.as_raw())?;
         owner.make_room(record)?;
-        owner.sign(record)?;
+        match self.again {
+            Some(_) => owner.sign_again(record)?,
+            None => owner.sign(record)?,
+        }
         owner.write(record)
     }
 
