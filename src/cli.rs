@@ -3,6 +3,8 @@
 //! Every mechanism's flags are its own struct's fields; here they are only put
 //! in a row.
 
+#[cfg(feature = "day14-exec")]
+use std::ffi::OsStr;
 use std::ffi::OsString;
 
 use anyhow::bail;
@@ -131,6 +133,15 @@ enum Command {
     Commit(crate::images::commit::Commit),
     #[cfg(feature = "day13-ports")]
     Port(crate::ports::command::Port),
+    /// Make a container as run does, but do not start it; print its id
+    #[cfg(feature = "day14-exec")]
+    Create(Box<Run>),
+    #[cfg(feature = "day14-exec")]
+    Start(crate::exec::start::Start),
+    #[cfg(feature = "day14-exec")]
+    Restart(crate::exec::start::Restart),
+    #[cfg(feature = "day14-exec")]
+    Attach(crate::exec::attach::Attach),
     #[cfg(feature = "day14-exec")]
     Exec(Box<crate::exec::Exec>),
     #[cfg(feature = "day12-images")]
@@ -376,6 +387,17 @@ impl Cli {
             #[cfg(feature = "day12-images")]
             Command::FlushImages(flush) => flush.execute(),
             #[cfg(feature = "day14-exec")]
+            Command::Create(mut run) => {
+                run.image.fetch(run.metadata.state())?;
+                run.create()
+            }
+            #[cfg(feature = "day14-exec")]
+            Command::Start(start) => start.execute(Run::again),
+            #[cfg(feature = "day14-exec")]
+            Command::Restart(restart) => restart.execute(Run::again),
+            #[cfg(feature = "day14-exec")]
+            Command::Attach(attach) => attach.execute(),
+            #[cfg(feature = "day14-exec")]
             Command::Exec(exec) => exec.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
@@ -401,6 +423,38 @@ impl Run {
         let container = Container::new(Plan::new(self.command.clone()));
         container::run(container, &mut self.mechanisms())
         // ANCHOR_END: day1_task1_execute_solution
+    }
+}
+
+#[cfg(feature = "day14-exec")]
+impl Run {
+    /// Makes the container, and prints its id.
+    fn create(self) -> Result<u8> {
+        let mut container = Container::new(Plan::new(self.command.clone()));
+        container.parts.only_made = true;
+        container::run(container, &mut self.mechanisms())
+    }
+
+    /// Runs the container of `record` once more. `says`: in the background, and what to print
+    /// when it runs.
+    fn again(
+        state: &crate::metadata::state::State,
+        record: crate::metadata::record::Record,
+        says: Option<&str>,
+    ) -> Result<u8> {
+        let before = [OsStr::new("tiny-docker"), "--root".as_ref(), state.path().as_os_str(), "run".as_ref()];
+        let words = crate::exec::again::words(&record.plan, says.is_some());
+        let words = before.into_iter().map(OsString::from).chain(words);
+        let matches = Cli::command().try_get_matches_from(words)?;
+        let Command::Run(mut run) = Cli::from_arg_matches(&matches)?.command else {
+            bail!("the words of a run are another command's")
+        };
+        let container = Container::new(record.plan.clone());
+        run.metadata.again(record);
+        if let Some(says) = says {
+            run.logs.says(says);
+        }
+        container::run(container, &mut run.mechanisms()).map_err(crate::error::failed)
     }
 }
 

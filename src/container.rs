@@ -84,6 +84,8 @@ pub struct Parts {
     pub user: Option<User>,
     /// What to do as the very last before exec, as the command's user.
     pub before_exec: Option<fn(&Container) -> Result<()>>,
+    /// Whether it is only made: `start` will start it. Then nothing is opened for it yet. (day 14)
+    pub only_made: bool,
     /// The program of its init: a copy of this one, in memory; `None`: it has no init.
     pub init: Option<OwnedFd>,
     /// The container that its command is one more process of; `None`: it is the first of a
@@ -160,6 +162,9 @@ pub struct End {
     pub oom_killed: Option<bool>,
     /// Why it ended, in words, where its exit code does not say it.
     pub reason: Option<String>,
+    /// Whether what is remembered of it stays although its command never ran: it was there
+    /// before, or is only made. (day 14)
+    pub kept: bool,
     /// What the runtime itself failed in, in words: for a log and a record, where nobody
     /// may be there any more who could be told.
     pub failures: Vec<String>,
@@ -236,8 +241,7 @@ pub fn run(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> 
     let signals = Signals::block()?;
     let mut prepared = 0;
     let outcome = prepare(&mut container, mechanisms, &mut prepared)
-        .and_then(|()| start(&mut container, mechanisms))
-        .and_then(|child| wait(child, &mut container, mechanisms, &signals));
+        .and_then(|()| live(&mut container, mechanisms, &signals));
     signals.let_the_second_end_us()?;
     container.end.failures.extend(outcome.as_ref().err().map(|error| format!("{error:#}")));
     // A mechanism whose cleanup fails does not stop the others from cleaning up.
@@ -256,6 +260,15 @@ pub fn run(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> 
     }
 }
 // ANCHOR_END: run
+
+fn live(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signals) -> Result<u8> {
+    if container.parts.only_made {
+        container.end.kept = true;
+        return Ok(0);
+    }
+    let child = start(container, mechanisms)?;
+    wait(child, container, mechanisms, signals)
+}
 
 fn prepare(container: &mut Container, mechanisms: &mut Mechanisms, prepared: &mut usize) -> Result<()> {
     for mechanism in mechanisms {

@@ -65,6 +65,9 @@ impl Mechanism for Cgroups {
         let limits = self.limits()?;
         container.plan.limits =
             limits.iter().map(|(file, value)| (file.to_string(), value.clone())).collect();
+        if container.parts.only_made {
+            return Ok(());
+        }
         let (Some(dir), Some(id)) = (&container.parts.dir, &container.parts.id) else { return Ok(()) };
         // No limit was asked for: then no other place is searched.
         if limits.is_empty() && !place::is_usual() {

@@ -8,8 +8,12 @@
 //! born inside ([`join`]); and the file of this program cannot be written to through any
 //! process of it ([`program`]).
 
+pub mod again;
+pub mod attach;
 pub mod join;
+pub mod keys;
 pub mod program;
+pub mod start;
 pub mod target;
 
 use std::ffi::{OsStr, OsString};

@@ -82,10 +82,12 @@ impl Place {
                     }
                 }
                 Some(_) => {}
-                None if record.status == Status::Exited => match state.try_own(&record.id)? {
-                    Some(owner) => return Ok(Place::Ended(Box::new(record), owner)),
-                    None => record.is_visible()?,
-                },
+                None if record.status == Status::Exited || record.is_only_made() => {
+                    match state.try_own(&record.id)? {
+                        Some(owner) => return Ok(Place::Ended(Box::new(record), owner)),
+                        None => record.is_visible()?,
+                    }
+                }
                 None => record.is_visible()?,
             }
             if since.elapsed() > PATIENCE {

@@ -59,6 +59,9 @@ impl Mechanism for Volumes {
             container.plan.mounts.retain(|other| other.target != point.target);
             container.plan.mounts.push(point);
         }
+        if container.parts.only_made {
+            return Ok(());
+        }
         let Container { plan, parts, .. } = container;
         let Some(dir) = parts.dir.as_deref().filter(|_| !plan.mounts.is_empty()) else { return Ok(()) };
         if !plan.has_own_root() {
@@ -93,7 +96,10 @@ impl Mechanism for Volumes {
 
     fn cleanup(&mut self, container: &mut Container) -> Result<()> {
         let (plan, id) = (&container.plan, container.parts.id.as_deref());
-        let goes = plan.auto_remove || container.end.exit.is_none();
+        let goes = match container.end.exit {
+            Some(_) => plan.auto_remove,
+            None => !container.end.kept,
+        };
         for held in self.held.drain(..).filter(|held| goes || held.is_aside()) {
             let its_own =
                 |point: &MountPoint| point.anonymous && point.name.as_ref() == Some(&held.volume.name);

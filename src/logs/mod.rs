@@ -48,6 +48,17 @@ pub struct Logs {
 
     #[arg(skip)]
     ready: Option<Ready>,
+
+    /// What is printed once it runs, if not its id.
+    #[arg(skip)]
+    says: Option<String>,
+}
+
+impl Logs {
+    /// What is printed once a container in the background runs. (day 14)
+    pub fn says(&mut self, words: &str) {
+        self.says = Some(words.into());
+    }
 }
 
 // ANCHOR: mechanism
@@ -57,10 +68,13 @@ impl Mechanism for Logs {
             return Ok(());
         };
         (container.plan.tty, container.plan.interactive) = (self.tty, self.interactive);
+        if container.parts.only_made {
+            return Ok(());
+        }
         self.wires = Wires::new(self.detach, self.interactive, self.tty)?;
         if self.detach {
             // From here on we are another process.
-            self.ready = Some(supervisor::detach(&id)?);
+            self.ready = Some(supervisor::detach(self.says.as_deref().unwrap_or(&id))?);
             owner::changes_hands(&dir)?;
         }
         self.wires.log = Some(Arc::new(Mutex::new(LogFile::create(&dir)?)));

@@ -61,6 +61,12 @@ fn lines(text: &str) -> std::result::Result<Lines, String> {
 }
 
 impl ShowLogs {
+    /// What the container `id` writes from now on, up to its end.
+    pub fn from_now_on(state: State, id: &str) -> ShowLogs {
+        let (follow, timestamps, since, tail) = (true, false, None, Lines(Some(0)));
+        ShowLogs { state, follow, tail, timestamps, since, container: id.into() }
+    }
+
     /// Prints the log: what came from stdout to stdout, the rest to stderr.
     /// Returns the exit code: 1 if the container is unknown.
     pub fn execute(self) -> Result<u8> {

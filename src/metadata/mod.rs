@@ -20,7 +20,7 @@ pub mod state;
 pub mod traces;
 pub mod tree;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use nix::unistd::Pid;
 
 use crate::container::{Container, Mechanism};
@@ -50,6 +50,10 @@ pub struct Metadata {
     #[arg(skip)]
     owned: Option<(Owner, Record)>,
 
+    /// The container that is started again, and what was remembered of it.
+    #[arg(skip)]
+    again: Option<Record>,
+
     /// Rings when the container has been running for a moment.
     #[arg(skip)]
     alarm: Option<Alarm>,
@@ -62,6 +66,30 @@ impl Metadata {
     }
 }
 
+impl Metadata {
+    /// The container of `record` is started once more, instead of a new one. (day 14)
+    pub fn again(&mut self, record: Record) {
+        self.again = Some(record);
+    }
+}
+
+/// Becomes the owner of the container `id`, which does not run.
+fn take_up(state: &State, id: &str, container: &mut Container) -> Result<(Owner, Record)> {
+    let owner = state.own(id)?;
+    let mut record = state.read(id)?;
+    if record.process()?.is_some() {
+        bail!("container {} runs already", record.title());
+    }
+    record.owned_by_this_process()?;
+    // Of a start that was killed.
+    traces::remove_cgroup_of(&owner.dir)?;
+    container.end.kept = true;
+    container.parts.id = Some(record.id.clone());
+    let dir = std::fs::canonicalize(&owner.dir).with_context(|| format!("look at {:?}", owner.dir))?;
+    container.parts.dir = Some(dir.clone());
+    Ok((owner.at(dir), record))
+}
+
 // ANCHOR: mechanism
 impl Mechanism for Metadata {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
@@ -69,6 +97,10 @@ impl Mechanism for Metadata {
             check_name(name)?;
         }
         container.plan.auto_remove = self.rm;
+        if let Some(before) = &self.again {
+            self.owned = Some(take_up(&self.state, &before.id, container)?);
+            return Ok(());
+        }
         let mut record = Record::new(container.plan.clone(), self.name.take());
         record.owned_by_this_process()?;
         let owner = self.state.create(&mut record)?;
@@ -88,6 +120,11 @@ impl Mechanism for Metadata {
         record.address = container.parts.address;
         record.ports = container.parts.ports.clone();
         record.owned_by_this_process()?;
+        if self.again.is_some() {
+            record.begins_again();
+            // Of its last end; of the next one there will be another.
+            let _ = std::fs::remove_file(owner.dir.join(layout::BEFORE));
+        }
         record.started(child.as_raw())?;
         owner.make_room(record)?;
         owner.sign(record)?;
@@ -124,6 +161,20 @@ impl Mechanism for Metadata {
                     Err(error) => error::print(
                         &error.context(format!("container {}: its end could not be written down", record.id)),
                     ),
+                }
+                Ok(())
+            }
+            // It was there before, or is only made.
+            None if container.end.kept => {
+                let mut record = self.again.take().unwrap_or(record);
+                if container.parts.only_made {
+                    record.plan = container.plan.clone();
+                }
+                (record.owner, record.pid_namespace) = (None, None);
+                owner.write(&record)?;
+                flush::soon_after_us(&owner.dir);
+                if container.parts.only_made {
+                    output::print(&format!("{}\n", record.id))?;
                 }
                 Ok(())
             }

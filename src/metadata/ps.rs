@@ -287,7 +287,9 @@ fn status(record: &Record, now: Timestamp) -> String {
     let code = record.exit_code.map_or("unknown".to_string(), |code| code.to_string());
     match (record.status, record.finished_at) {
         (Status::Created, _) => "Created".into(),
-        (Status::Running, _) => format!("Up {}", since(record.created_at, now)),
+        (Status::Running, _) => {
+            format!("Up {}", since(record.started_at.unwrap_or(record.created_at), now))
+        }
         (Status::Exited, Some(at)) => format!("Exited ({code}) {} ago", since(at, now)),
         (Status::Exited, None) => format!("Exited ({code})"),
     }

@@ -40,6 +40,9 @@ pub struct Record {
     pub status: Status,
     /// When `run` began.
     pub created_at: Timestamp,
+    /// When it was started, if it was made or had ended before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
     /// While it runs: the process id of its command, on the host.
     pub pid: Option<i32>,
     /// When that process started: clock ticks after boot. (proc_pid_stat(5), field 22)
@@ -151,6 +154,7 @@ impl Record {
             plan,
             status: Status::Created,
             created_at: Timestamp::now(),
+            started_at: None,
             pid: None,
             start_time: None,
             boot_id: None,
@@ -236,6 +240,18 @@ impl Record {
         self.ports = vec![];
     }
 
+    /// It begins anew: what came of it before counts no more.
+    pub fn begins_again(&mut self) {
+        self.started_at = Some(Timestamp::now());
+        (self.exit_code, self.signal, self.finished_at) = (None, None, None);
+        (self.oom_killed, self.reason) = (None, None);
+    }
+
+    /// It is made, and nobody looks after it: somebody will start it.
+    pub fn is_only_made(&self) -> bool {
+        self.status == Status::Created && self.owner.is_none() && self.unreadable.is_none()
+    }
+
     /// From here on this process looks after the container.
     pub fn owned_by_this_process(&mut self) -> Result<()> {
         self.owner = Some(Identity::of_this_process()?);
@@ -300,6 +316,8 @@ pub struct Shown<'a> {
     layers: Vec<String>,
     status: Status,
     created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
     pid: Option<i32>,
     start_time: Option<u64>,
     boot_id: Option<&'a str>,
@@ -344,6 +362,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             layers: record.plan.layers.iter().map(|dir| dir.to_string_lossy().into_owned()).collect(),
             status: record.status,
             created_at: record.created_at,
+            started_at: record.started_at,
             pid: record.pid,
             start_time: record.start_time,
             boot_id: record.boot_id.as_deref(),

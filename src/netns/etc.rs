@@ -3,7 +3,7 @@
 //! root file system, which several may share and which is the user's: they are kept in the
 //! container's directory, and mounted over those that are there. (hosts(5), resolv.conf(5))
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -34,6 +34,9 @@ impl Mechanism for EtcFiles {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         // On the host's own root file system the host's files are there.
         if !container.plan.has_own_root() {
+            return Ok(());
+        }
+        if container.parts.only_made {
             return Ok(());
         }
         let name = hostname(container);
@@ -127,7 +130,14 @@ fn write_one(dir: &Path, name: &'static str, text: &[u8]) -> Result<OwnedFd> {
     let path = dir.join(name);
     let describe = || (format!("write {path:?}"), format!("cat > {}", path.display()));
     step(DAY, describe, || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let new = || OpenOptions::new().write(true).create_new(true).open(&path);
+        let mut file = match new() {
+            // It is started once more. Its old one may be anything by now.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                fs::remove_file(&path).and_then(|()| new())
+            }
+            opened => opened,
+        }?;
         // Not as open(2) sets it, which takes the bits of our caller's umask away.
         file.set_permissions(Permissions::from_mode(MODE))?;
         file.write_all(text)

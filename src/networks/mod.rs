@@ -101,6 +101,9 @@ impl Mechanism for UserNetworks {
             }
             first.ip = first.ip.or(ip);
         }
+        if container.parts.only_made {
+            return Ok(());
+        }
         let store = Store::of(&state_of(container)?);
         let netlink = Netlink::open()?;
         // One lock from the first look to the last lease, as on day 9.

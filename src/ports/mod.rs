@@ -86,6 +86,9 @@ impl Mechanism for Ports {
             return Ok(());
         }
         let all = flag::parse_all(&plan.publish)?;
+        if container.parts.only_made {
+            return Ok(());
+        }
         self.open_files = Some(OpenFiles::raise()?);
         for (text, wanted) in &all {
             let reserved = reserve::reserve(wanted).with_context(|| format!("-p {text}"))?;

@@ -102,6 +102,11 @@ pub struct Wait {
 }
 
 impl StopContainers {
+    /// Those of `state`, each with `timeout` seconds to end by itself.
+    pub fn new(state: State, timeout: i64) -> StopContainers {
+        StopContainers { state, timeout, containers: vec![] }
+    }
+
     /// Prints those that do not run any more. Returns the exit code: 1 if one of
     /// them could not be stopped.
     pub fn execute(self) -> Result<u8> {
@@ -110,7 +115,7 @@ impl StopContainers {
 
     // ANCHOR: stop
     /// One that has ended already is stopped already.
-    fn stop(&self, word: &str) -> Result<()> {
+    pub fn stop(&self, word: &str) -> Result<()> {
         // ANCHOR: day6_task2_stop_solution
         let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else { return Ok(()) };
         let patience = u64::try_from(self.timeout).ok().map(Duration::from_secs);

@@ -1,0 +1,110 @@
+//! Day 14: `start` and `restart`: a container that was made, or has ended, runs (again).
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use crate::error::{self, COMMAND_FAILED, Result, failed};
+use crate::metadata::record::Record;
+use crate::metadata::state::State;
+use crate::stop::StopContainers;
+
+/// Start containers that were created, or that have ended
+#[derive(Debug, clap::Args)]
+pub struct Start {
+    #[command(flatten)]
+    state: State,
+
+    /// Stay in the foreground, with its output, and exit as it does
+    #[arg(short, long)]
+    attach: bool,
+
+    /// As Docker's: with -a, stdin is the container's as with run, so this changes nothing
+    #[arg(short, long = "interactive", requires = "attach")]
+    _interactive: bool,
+
+    /// Their ids or names
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+/// Stop containers if they run, and start them
+#[derive(Debug, clap::Args)]
+pub struct Restart {
+    #[command(flatten)]
+    state: State,
+
+    /// Seconds to wait before SIGKILL; negative: as long as it takes
+    #[arg(
+        short,
+        long,
+        visible_alias = "time",
+        value_name = "SECS",
+        default_value_t = 10,
+        allow_negative_numbers = true
+    )]
+    timeout: i64,
+
+    /// Their ids or names
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+impl Start {
+    /// Starts them, each by `begin`, which is told what to print when it runs in the background.
+    /// Returns the exit code: with -a the command's, else 1 if one of them could not be started.
+    pub fn execute(self, begin: impl Fn(&State, Record, Option<&str>) -> Result<u8>) -> Result<u8> {
+        if self.attach && self.containers.len() > 1 {
+            return Err(failed(anyhow::anyhow!("start -a is for one container; omit -a, or name one")));
+        }
+        start_all(&self.state, &self.containers, |record, word| {
+            begin(&self.state, record, Some(word).filter(|_| !self.attach))
+        })
+    }
+}
+
+impl Restart {
+    /// The same, once they are stopped.
+    pub fn execute(self, begin: impl Fn(&State, Record, Option<&str>) -> Result<u8>) -> Result<u8> {
+        let stop = StopContainers::new(self.state.clone(), self.timeout);
+        let (mut stopped, mut code) = (Vec::new(), 0);
+        for word in &self.containers {
+            match stop.stop(word) {
+                Ok(()) => stopped.push(word.clone()),
+                Err(error) => {
+                    error::print(&error);
+                    code = COMMAND_FAILED;
+                }
+            }
+        }
+        let started =
+            start_all(&self.state, &stopped, |record, word| begin(&self.state, record, Some(word)))?;
+        Ok(if code == 0 { started } else { code })
+    }
+}
+
+/// Whoever starts a container in the background becomes another process by it, and does not
+/// return. So each of several is started by a process of its own.
+fn start_all(state: &State, words: &[String], begin: impl FnOnce(Record, &str) -> Result<u8>) -> Result<u8> {
+    if let [word] = words {
+        return match startable(state, word).map_err(failed)? {
+            Some(record) => begin(record, word),
+            None => crate::metadata::output::print(&format!("{word}\n")),
+        };
+    }
+    Ok(error::for_each(words, |word| {
+        let mut one = Command::new("/proc/self/exe");
+        one.arg("--root").arg(state.path()).args(["start", word]).stdin(Stdio::null());
+        let status = one.status().context("start a process")?;
+        if status.success() { Ok(()) } else { bail!("container {word} was not started") }
+    }))
+}
+
+/// The container that `word` means; `None`: it runs already.
+fn startable(state: &State, word: &str) -> Result<Option<Record>> {
+    let record = state.settle(state.find(word)?)?;
+    if let Some(why) = &record.unreadable {
+        bail!("container {word} cannot be read, so nobody can start it: {why}");
+    }
+    Ok(if record.process()?.is_some() { None } else { Some(record) })
+}
