@@ -566,6 +566,41 @@ fn task5_a_container_is_connected_and_disconnected_while_it_runs() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task5_what_a_container_is_on_is_kept_when_it_ends() {
+    let world = World::new();
+    for name in ["front", "back", "third"] {
+        network(&world, &["create", name]);
+    }
+    let kept = || {
+        let record = world.inspect("one");
+        let networks = record["networks"].as_array().cloned().unwrap_or_default();
+        let words = networks.iter().map(|one| {
+            let aliases = one["aliases"].as_array().cloned().unwrap_or_default();
+            let aliases: Vec<&str> = aliases.iter().filter_map(Value::as_str).collect();
+            format!("{} {}", one["network"].as_str().unwrap(), aliases.join(","))
+        });
+        words.collect::<Vec<_>>().join("; ")
+    };
+    world.detach(&["--name", "one", "--net", "name=front,alias=web"], FOREVER);
+    network(&world, &["connect", "--alias", "api", "back", "one"]);
+    world.tiny_docker(["stop", "-t", "0", "one"]).assert().success();
+    assert_eq!(kept(), "front web; back api", "with what was connected while it ran");
+    // Nothing runs, so nothing is in use; but what has been asked for stays asked for.
+    network(&world, &["disconnect", "front", "one"]);
+    network(&world, &["connect", "--alias", "later", "third", "one"]);
+    assert_eq!(kept(), "back api; third later", "changed while it did not run");
+    assert!(refused(&world, &["connect", "third", "one"]).contains("already"));
+    assert!(refused(&world, &["disconnect", "front", "one"]).contains("not on network front"));
+    assert_eq!(network(&world, &["prune", "-f"]), "Deleted Networks:\nfront\n");
+    run(&world, &["--name", "two"], "true").success();
+    assert!(refused(&world, &["connect", "third", "two"]).contains("connect it while it runs"));
+    world.remove_all();
+    network(&world, &["rm", "back", "third"]);
+    assert_eq!(left_of_networks(), "");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task5_a_network_in_use_stays_and_says_by_whom() {
     let world = World::new();
     for name in ["used", "unused", "kept"] {
