@@ -592,6 +592,11 @@ fn task5_what_a_container_is_on_is_kept_when_it_ends() {
     assert!(refused(&world, &["connect", "third", "one"]).contains("already"));
     assert!(refused(&world, &["disconnect", "front", "one"]).contains("not on network front"));
     assert_eq!(network(&world, &["prune", "-f"]), "Deleted Networks:\nfront\n");
+    world.tiny_docker(["start", "one"]).assert().success();
+    let asker = world.detach(&["--net", "third"], FOREVER);
+    let id = world.inspect("one")["id"].as_str().unwrap().to_string();
+    assert_eq!(found(&world, &asker, "later"), [address_on(&world, "third", &id)], "started again");
+    assert_eq!(found(&world, &id, "api"), [address_on(&world, "back", &id)], "started again");
     run(&world, &["--name", "two"], "true").success();
     assert!(refused(&world, &["connect", "third", "two"]).contains("connect it while it runs"));
     world.remove_all();
