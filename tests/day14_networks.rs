@@ -601,6 +601,25 @@ fn task5_what_a_container_is_on_is_kept_when_it_ends() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task5_one_that_is_started_again_is_on_its_networks_again() {
+    let world = World::new();
+    network(&world, &["create", "front"]);
+    network(&world, &["create", "back"]);
+    let asker = world.detach(&["--net", "back"], FOREVER);
+    let id = world.detach(&["--name", "one", "--net", "front"], FOREVER);
+    network(&world, &["connect", "--alias", "api", "back", "one"]);
+    world.tiny_docker(["stop", "-t", "0", "one"]).assert().success();
+    assert_eq!(found(&world, &asker, "api"), NOBODY);
+    world.tiny_docker(["start", "one"]).assert().success();
+    assert_eq!(found(&world, &asker, "api"), [address_on(&world, "back", &id)], "started again");
+    assert_eq!(found(&world, &id, "one"), [address_on(&world, "front", &id)], "its first network");
+    world.remove_all();
+    network(&world, &["rm", "front", "back"]);
+    assert_eq!(left_of_networks(), "");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task5_a_network_in_use_stays_and_says_by_whom() {
     let world = World::new();
     for name in ["used", "unused", "kept"] {

@@ -104,7 +104,8 @@ fn change_plan(
 ) -> Result<()> {
     let owner = state.own(&record.id)?;
     let mut record = state.read(&record.id)?;
-    if record.status != Status::Exited || record.plan.network != Some(Network::User) {
+    let can_be_started = record.status == Status::Exited || record.is_only_made();
+    if !can_be_started || record.plan.network != Some(Network::User) {
         bail!(
             "container {} does not run, and was on no network that somebody has made; start it again with \
              --net, or connect it while it runs",
