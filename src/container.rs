@@ -88,8 +88,7 @@ pub struct Parts {
     pub only_made: bool,
     /// The program of its init: a copy of this one, in memory; `None`: it has no init.
     pub init: Option<OwnedFd>,
-    /// The container that its command is one more process of; `None`: it is the first of a
-    /// container of its own.
+    /// The container that its command is one more process of; `None`: it has one of its own.
     pub join: Option<Join>,
 }
 

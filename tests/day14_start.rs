@@ -4,9 +4,11 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 
-use common::{World, alive, busybox, said, until};
+use common::{AtTerminal, World, alive, busybox, said, until};
+use nix::sys::signal::Signal;
 use predicates::str::{contains, is_empty, is_match};
 use serde_json::Value;
 
@@ -253,4 +255,55 @@ fn task2_create_that_is_killed_leaves_nothing_half_made() {
     }
     world.tiny_docker(["start", "-a", "web"]).assert().code(7);
     world.tiny_docker(["rm", "-v", "web"]).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_attach_is_once_more_at_the_terminal() {
+    let world = World::new();
+    world.tiny_docker(words("create", &["-it"], "exec sh")).assert().success();
+    world.tiny_docker(["start", "web"]).assert().success();
+    for life in ["first", "second"] {
+        let mut user = AtTerminal::start(["attach", "web"]);
+        until("the terminal is raw", || !user.echoes());
+        user.types(&format!("stty size; echo {life} $((6*7))\r"));
+        user.shows("33 111\r\n");
+        user.shows(&format!("{life} 42\r\n"));
+        // Half of the keys is no key to leave by: what is typed arrives.
+        user.types("\x10");
+        user.types("\x11");
+        assert_eq!(user.ended(), 0, "ctrl-p ctrl-q leaves it");
+        until("the terminal is given back", || user.echoes());
+    }
+    world.tiny_docker(["ps"]).assert().success().stdout(contains("Up "));
+    let mut user = AtTerminal::start(["attach", "--detach-keys", "ctrl-a,d", "web"]);
+    until("the terminal is raw", || !user.echoes());
+    user.types("exit 5\r");
+    assert_eq!(user.ended(), 5, "attach ends as the container does");
+    world.tiny_docker(["attach", "web"]).assert().code(1).stderr(contains("is not running"));
+    world.remove_all();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_attach_shows_what_comes_and_passes_on_what_is_typed() {
+    let world = World::new();
+    let script = "trap 'echo got TERM; exit 3' TERM; echo before; \
+        while read line; do echo got $line; [ $line = end ] && exit 4; done; echo no more";
+    world.tiny_docker(words("run", &["-d", "-i"], script)).assert().success();
+    until("it has spoken", || world.tiny_docker(["logs", "web"]).output().unwrap().stdout == b"before\n");
+    let mut attached = world.start(["attach", "web"]);
+    let mut stdin = attached.stdin();
+    stdin.write_all(b"one\n").unwrap();
+    // Nothing of what was there before.
+    assert_eq!(attached.line(), "got one", "what comes once it is attached");
+    // Whoever is killed takes nothing along.
+    attached.signal_runtime(Signal::SIGKILL);
+    assert_eq!(attached.ended(), -9);
+    world.tiny_docker(["ps"]).assert().success().stdout(contains("Up "));
+    let mut attached = world.start(["attach", "web"]);
+    attached.stdin().write_all(b"end\n").unwrap();
+    assert_eq!(attached.line(), "got end", "what comes once it is attached");
+    assert_eq!(attached.ended(), 4, "attach ends as the container does");
+    world.remove_all();
 }

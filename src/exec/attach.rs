@@ -57,6 +57,8 @@ impl Attach {
 
     fn stay(self) -> Result<u8> {
         let Target { record, process } = Target::find(&self.state, &self.container)?;
+        // Before anything is typed: what it answers is shown.
+        let shown = ShowLogs::from_now_on(self.state.clone(), &record.id)?;
         let its_stdin = if self.no_stdin { None } else { stdin_of(&record, &process)? };
         let at_terminal = record.plan.tty && stdin().is_terminal();
         // With a thread of their own for signals and for keys; the terminal first, for its guard
@@ -77,7 +79,7 @@ impl Attach {
             let keys = self.detach_keys;
             thread::Builder::new().spawn(move || pass_on(its_stdin, keys)).context("start a thread")?;
         }
-        ShowLogs::from_now_on(self.state.clone(), &record.id).execute()?;
+        shown.show()?;
         match self.state.read(&record.id) {
             Ok(record) => Ok(record.exit_code.unwrap_or(0)),
             // It was run with --rm, and is gone.

@@ -62,9 +62,11 @@ fn lines(text: &str) -> std::result::Result<Lines, String> {
 
 impl ShowLogs {
     /// What the container `id` writes from now on, up to its end.
-    pub fn from_now_on(state: State, id: &str) -> ShowLogs {
+    pub fn from_now_on(state: State, id: &str) -> Result<FromNowOn> {
         let (follow, timestamps, since, tail) = (true, false, None, Lines(Some(0)));
-        ShowLogs { state, follow, tail, timestamps, since, container: id.into() }
+        let logs = ShowLogs { state, follow, tail, timestamps, since, container: id.into() };
+        let reader = logs.reader(id)?.map(|(_, reader)| reader);
+        Ok(FromNowOn { logs, reader })
     }
 
     /// Prints the log: what came from stdout to stdout, the rest to stderr.
@@ -74,12 +76,23 @@ impl ShowLogs {
     }
 
     fn show(&self, word: &str) -> Result<()> {
-        let Some((id, mut file)) = self.open(word)? else { return Ok(()) };
+        let Some((id, mut reader)) = self.reader(word)? else { return Ok(()) };
+        let shown = if self.follow { self.follow(&id, &mut reader) } else { reader.show_new() };
+        match shown {
+            // Nobody reads on: `logs | head`.
+            Err(error) if is_broken_pipe(&error) => Ok(()),
+            shown => shown,
+        }
+    }
+
+    /// The id of the container that `word` means, and its log from where it is to be shown.
+    fn reader(&self, word: &str) -> Result<Option<(String, Reader)>> {
+        let Some((id, mut file)) = self.open(word)? else { return Ok(None) };
         if let Some(count) = self.tail.0 {
             let start = log_file::tail(&file, count).context("find the last lines")?;
             file.seek(SeekFrom::Start(start)).context("find the last lines")?;
         }
-        let mut reader = Reader {
+        let reader = Reader {
             file,
             rest: Vec::new(),
             timestamps: self.timestamps,
@@ -87,12 +100,7 @@ impl ShowLogs {
             in_a_line: [false; 2],
             complained: false,
         };
-        let shown = if self.follow { self.follow(&id, &mut reader) } else { reader.show_new() };
-        match shown {
-            // Nobody reads on: `logs | head`.
-            Err(error) if is_broken_pipe(&error) => Ok(()),
-            shown => shown,
-        }
+        Ok(Some((id, reader)))
     }
 
     /// The id of the container that `word` means, and its log; `None` if it has
@@ -162,6 +170,23 @@ impl ShowLogs {
         // ANCHOR_END: day5_task4_follow_solution
     }
     // ANCHOR_END: follow
+}
+
+/// A log that is shown from where it ended at one moment. (day 14)
+pub struct FromNowOn {
+    logs: ShowLogs,
+    reader: Option<Reader>,
+}
+
+impl FromNowOn {
+    /// Shows it, up to the container's end.
+    pub fn show(mut self) -> Result<()> {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        match self.logs.follow(&self.logs.container, reader) {
+            Err(error) if is_broken_pipe(&error) => Ok(()),
+            shown => shown,
+        }
+    }
 }
 
 /// Waits until something changes; if meanwhile nobody reads any more, that is an error.
