@@ -25,40 +25,55 @@ export CARGO_TARGET_DIR=$repo/target
 days=("$@")
 [ $# -gt 0 ] || mapfile -t days < <(all_days)
 expected=${#days[@]}
-for day in "${days[@]}"; do
-    # As the learner gets it.
-    "$repo/days/start.sh" "$day" "$crates/starter$day"
-    set_version "$crates/starter$day" "starter$day"
-    check=$(cd "$crates/starter$day" && cargo --color never check --quiet --features "day$day" --lib --bins 2>&1) || check+=" "
-    [ -z "$check" ] || fail "$check" "prove: the starter of day $day does not build, or has warnings"
 
-    "$repo/days/schemata.sh" "$day" "$crates/day$day"
-    add_crate "schemata$day" "$crates/day$day" "$day" "$(test_programs "$day" "$day")"
-    add_run red "starter$day" "not yet implemented: day $day, " "" "TINY_DOCKER_STAGE=$day:0:99"
+build_all() {
+    local day
+    for day in "${days[@]}"; do
+        build_starter "$day" && build_variants "$day" && add_stages "$day" && add_wrong "$day" || return
+    done
+}
+
+# As the learner gets it.
+build_starter() { # DAY
+    local check
+    "$repo/days/start.sh" "$1" "$crates/starter$1" && set_version "$crates/starter$1" "starter$1" || return
+    check=$(cd "$crates/starter$1" && cargo --color never check --quiet --features "day$1" --lib --bins 2>&1) || check+=" "
+    [ -z "$check" ] || fail "$check" "prove: the starter of day $1 does not build, or has warnings"
+}
+
+build_variants() { # DAY
+    local day=$1 next=$(($1 + 1)) later
+    "$repo/days/schemata.sh" "$day" "$crates/day$day" &&
+        add_crate "schemata$day" "$crates/day$day" "$day" "$(test_programs "$day" "$day")" &&
+        add_run red "starter$day" "not yet implemented: day $day, " "" "TINY_DOCKER_STAGE=$day:0:99" || return
     # Of day N+1's starter, the tests of day N: if there is a todo!() of a later day in what
     # day N builds. Else it is the solution, which vm/test.sh proves green.
-    next=$((day + 1))
     # shellcheck disable=SC2046  # words
     later=$(grep -rhoE 'todo!\("day [0-9]+' $(sources_up_to "$day" "$crates/day$day") | grep -vx "todo!(\"day $day" || true)
-    if [ -n "$later" ]; then
-        add_run green "starter$next-before" "" "" "TINY_DOCKER_STAGE=$next:0:99"
-    fi
+    [ -z "$later" ] || add_run green "starter$next-before" "" "" "TINY_DOCKER_STAGE=$next:0:99"
+}
 
+add_stages() { # DAY
+    local day=$1 task promised
     for task in $(tasks_of "$day" | cut -f 1); do
         promised=$(green_after "$day" "$task" | xargs)
         [ -n "$promised" ] || continue
         # A task without a todo!() of its own writes one again.
         if grep -rqF "todo!(\"day $day, task $task: " "$crates/day$day/src"; then
-            add_run red "task$day.$task" "not yet implemented: day $day, task $task: " "--exact $promised" "TINY_DOCKER_STAGE=$day:$((task - 1)):$task"
+            add_run red "task$day.$task" "not yet implemented: day $day, task $task: " "--exact $promised" "TINY_DOCKER_STAGE=$day:$((task - 1)):$task" || return
         fi
-        add_run green "task$day.$task-done" "" "--exact $promised" "TINY_DOCKER_STAGE=$day:$task:$task"
+        add_run green "task$day.$task-done" "" "--exact $promised" "TINY_DOCKER_STAGE=$day:$task:$task" || return
     done
+}
 
-    for patch in "$(folder_of "$day")"/wrong/*.patch; do
+add_wrong() { # DAY
+    local patch caught_by name
+    for patch in "$(folder_of "$1")"/wrong/*.patch; do
         caught_by=$(sed -n 's/^# caught by: //p' "$patch")
         name=$(basename "$patch" .patch)
-        add_run red "wrong$day-$name" "$caught_by" "--exact $caught_by" "TINY_DOCKER_WRONG=$name"
+        add_run red "wrong$1-$name" "$caught_by" "--exact $caught_by" "TINY_DOCKER_WRONG=$name" || return
     done
-done
-run_jobs_with_progress "$stage/out" | tee "$repo/target/prove.log"
+}
+
+run_while_with_progress "$stage/out" build_all | tee "$repo/target/prove.log"
 [ $# -gt 0 ] || "$repo/days/mutants.sh" <"$repo/target/prove.log" | tee "$repo/target/mutants.md"
