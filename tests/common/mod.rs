@@ -788,7 +788,7 @@ fn is_any_table() -> bool {
 #[cfg(feature = "day9-net")]
 fn is_any_table() -> bool {
     use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-    const NFT_MSG_GETTABLE: u16 = 10 << 8 | 1;
+    const NFT_MSG_GETTABLE: u16 = (10 << 8) | 1;
     const REQUEST_AND_DUMP: u16 = 0x301;
     const NLMSG_ERROR: u16 = 2;
     const NLMSG_DONE: u16 = 3;
