@@ -693,8 +693,7 @@ impl Traces {
             mounts: lines(&mountinfo()),
             cgroups: if alone { cgroups() } else { BTreeSet::new() },
             interfaces: if alone { interfaces() } else { BTreeSet::new() },
-            // Before day 9 nothing here speaks to netfilter, and nft takes its time.
-            nft_rules: if alone && cfg!(feature = "day9-net") { nft_rules() } else { BTreeSet::new() },
+            nft_rules: if alone && is_any_table() { nft_rules() } else { BTreeSet::new() },
             files,
         }
     }
@@ -780,6 +779,36 @@ fn cgroups() -> BTreeSet<String> {
 fn interfaces() -> BTreeSet<String> {
     let entries = fs::read_dir("/sys/class/net").unwrap().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Before day 9 nothing here speaks to netfilter.
+#[cfg(not(feature = "day9-net"))]
+fn is_any_table() -> bool {
+    false
+}
+
+/// Is there anything for nft to list? All that it lists is in a table, and mostly there is
+/// none. So the kernel itself is asked, for nft takes its time where all is emulated, twice a
+/// test. (netlink(7), linux/netfilter/nf_tables.h)
+#[cfg(feature = "day9-net")]
+fn is_any_table() -> bool {
+    use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+    const NFT_MSG_GETTABLE: u16 = (10 << 8) | 1;
+    const REQUEST_AND_DUMP: u16 = 0x301;
+    const NLMSG_ERROR: u16 = 2;
+    const NLMSG_DONE: u16 = 3;
+    // The header: its length, kind, flags, number, sender. Then any family, version 0.
+    let mut request = [0_u8; 20];
+    request[0..4].copy_from_slice(&20_u32.to_ne_bytes());
+    request[4..6].copy_from_slice(&NFT_MSG_GETTABLE.to_ne_bytes());
+    request[6..8].copy_from_slice(&REQUEST_AND_DUMP.to_ne_bytes());
+    let socket = Socket::new(NETLINK_NETFILTER).unwrap();
+    socket.connect(&SocketAddr::new(0, 0)).unwrap();
+    socket.send(&request, 0).unwrap();
+    let (answer, _) = socket.recv_from_full().unwrap();
+    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
+    assert_ne!(kind, NLMSG_ERROR, "the kernel does not list its tables: {answer:?}");
+    kind != NLMSG_DONE
 }
 
 fn nft_rules() -> BTreeSet<String> {
