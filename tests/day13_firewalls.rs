@@ -130,7 +130,11 @@ fn chain(hook: &str, policy: &str, rules: &str) -> String {
     format!(
         "nft 'add table inet theirs; add chain inet theirs {hook} {{ type filter hook {hook} priority -10; policy {policy}; }}'
          nft -f - <<'END'
-table inet theirs {{ chain {hook} {{ {rules} }} }}
+table inet theirs {{
+    chain {hook} {{
+        {rules}
+    }}
+}}
 END"
     )
 }
