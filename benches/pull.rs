@@ -79,7 +79,8 @@ fn report(contenders: &[Contender], again: &[f64]) {
         let (wall, cpu) = (median(wall), median(cpu));
         println!("{name:<16} {wall:>9.2} {:>9.2} {cpu:>9.2} {:>9.2}", ours.0 / wall, ours.1 / cpu);
         let Ok(limit) = std::env::var("BENCH_PULL_LIMIT") else { continue };
-        let limit: f64 = limit.parse().expect("BENCH_PULL_LIMIT: expected a number");
+        let limit: f64 =
+            limit.parse().unwrap_or_else(|_| panic!("BENCH_PULL_LIMIT={limit}: expected a number"));
         let (by_wall, by_cpu) = (ours.0 / wall, ours.1 / cpu);
         assert!(
             *name == "tiny-docker" || (by_wall <= limit && by_cpu <= limit),
