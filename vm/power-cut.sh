@@ -27,9 +27,11 @@ size=$(($(blockdev --getsize64 /dev/vdd) - 8192))
 # The notebook and the power switch, behind the end of the file system.
 write_to() { dd of=/dev/vdd bs=4096 seek=$(($1 / 4096)) count=1 conv=sync oflag=direct 2>/dev/null; }
 mkdir -p /var/lib/tiny-docker
-# Every second, and not every fifth, what has a name gets it on the disk as well: that is, before
-# what is in it.
-mount -o commit=1 /dev/vdd /var/lib/tiny-docker || exit
+# Where images are alone, what has a name gets it on the disk after a second, and not after five:
+# that is, before what is in it.
+options=commit=5
+if grep -q alone /payload/round; then options=commit=1; fi
+mount -o $options /dev/vdd /var/lib/tiny-docker || exit
 cd /var/lib/tiny-docker || exit
 failed=0
 wrong() { echo "power-cut: $*" && failed=1; }
