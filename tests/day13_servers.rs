@@ -185,7 +185,9 @@ fn task4_long_postgresql_keeps_its_data_over_a_stop_and_a_new_run() {
         "{BIN}/initdb -D ~/data -A trust --no-sync --no-locale -E UTF8 && \
          echo host all all all trust >>~/data/pg_hba.conf"
     );
-    run(&world, &volume, &["sh", "-c", &init]);
+    // Published from the first, though nobody listens yet: what cannot be is said before the work.
+    let flags = [&["-p", "5432:5432"][..], &volume].concat();
+    run(&world, &flags, &["sh", "-c", &init]);
     let server = format!("exec {BIN}/postgres -D ~/data -k /tmp -c listen_addresses='*'");
     let psql = "usr/lib/postgresql/15/bin/psql";
     let ask = |place: &str, host: &str, query: &str| {

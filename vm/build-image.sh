@@ -20,7 +20,8 @@ server_packages="nginx redis-server redis-tools postgresql-15 postgresql-client-
                  libunistring2 libtasn1-6 libffi8 libjemalloc2 liblzf1 libatomic1 libstdc++6 libgcc-s1 libgcrypt20
                  libgpg-error0 libsystemd0 libcap2 liblz4-1 libpcre2-8-0 libcrypt1 libapr1 libaprutil1 libexpat1 libreadline8"
 modules="virtio_pci virtio_blk overlay bridge veth dummy tun loop nf_tables nft_chain_nat nft_masq nft_nat nft_redir nft_ct nft_reject_inet nft_fib_inet
-         nft_compat nf_conntrack_netlink iptable_filter iptable_nat xt_MASQUERADE xt_nat xt_conntrack xt_addrtype xt_comment xt_tcpudp"
+         nft_compat nf_conntrack_netlink iptable_filter iptable_nat xt_MASQUERADE xt_nat xt_conntrack xt_addrtype xt_comment xt_tcpudp
+         nft_log nf_log_syslog"
 
 stamp=$(cat "$here"/{build-image.sh,init,initrd-init,classroom.bashrc,rootfs.sh} | sha256sum | cut -d' ' -f1)
 up_to_date() { [ "$(cat "$here/image/stamp" 2>/dev/null)" = "$stamp" ]; }
