@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use assert_cmd::assert::Assert;
-use common::{World, busybox, said, until};
+use common::{World, busybox, in_the_vm, said, until};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknod};
 use predicates::prelude::*;
@@ -324,7 +324,7 @@ fn task2_what_is_in_the_layer_is_whole_whatever_the_kernels_defaults() {
     let world = World::new();
     let base = busybox();
     // Elsewhere than in the VM these are the defaults of other people's mounts too.
-    let alone = std::env::var_os("TINY_DOCKER_VM").is_some();
+    let alone = in_the_vm();
     let _defaults =
         alone.then(|| ["redirect_dir", "metacopy"].map(|default| KernelDefault::set(default, "Y")));
     let change = "chmod 600 /etc/passwd; mv /home /house";

@@ -86,6 +86,11 @@ impl World {
         for name in ["hostname", "hosts", "resolv.conf"] {
             let _ = File::create_new(rootfs_path("busybox").join("etc").join(name));
         }
+        // What a test that had to fail left of the network, which this one's end would take
+        // away: then something would be gone.
+        if cfg!(feature = "day9-net") && in_the_vm() && Path::new("/run/tiny-docker").exists() {
+            let _ = Command::new(binary()).args(["network", "rm"]).output();
+        }
         World { before: Traces::now(dir.path()), dir, _turn: turn }
     }
 
@@ -263,12 +268,12 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // A killed run leaves its cgroup, until the next ps.
-        if cfg!(feature = "day7-cgroups") && std::env::var_os("TINY_DOCKER_VM").is_some() {
+        if cfg!(feature = "day7-cgroups") && in_the_vm() {
             let _ = self.tiny_docker(["ps"]).output();
         }
         // The bridge stays for the next container, by design, until it is removed. If
         // it cannot be, because somebody still uses it, that is found here.
-        if cfg!(feature = "day9-net") && std::env::var_os("TINY_DOCKER_VM").is_some() {
+        if cfg!(feature = "day9-net") && in_the_vm() {
             let _ = self.tiny_docker(["network", "rm"]).output();
         }
         let left = left_behind(&self.before, self.dir());
@@ -279,6 +284,11 @@ impl Drop for World {
         // A test that failed already keeps its own message.
         if std::thread::panicking() { eprintln!("{report}") } else { panic!("{report}") }
     }
+}
+
+/// Whether this is the guest, where a test may do what it likes with the machine.
+pub fn in_the_vm() -> bool {
+    std::env::var_os("TINY_DOCKER_VM").is_some()
 }
 
 /// The program under test.
@@ -677,7 +687,7 @@ impl Traces {
     fn now(own: &Path) -> Traces {
         // In the VM nobody else is at work, and everything new is a leak. On a
         // machine that people use, what does not bear our name may be theirs.
-        let alone = std::env::var_os("TINY_DOCKER_VM").is_some();
+        let alone = in_the_vm();
         let mut files = BTreeSet::new();
         for dir in [std::env::temp_dir(), "/run".into(), "/var/lib/tiny-docker".into()] {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
