@@ -77,13 +77,15 @@ install: ## Install tiny-docker, its man pages and completions (PREFIX=/usr/loca
 bundle: ## One file with all that a room without a network needs
 	@vm/bundle.sh
 
-bench: ## Start to exit against the kernel's floor, crun and runc; ps, run -d, logs (as root)
+bench: ## Start to exit against the kernel's floor, crun and runc; ps, run -d, logs, images (as root)
 	@if [ "$$(id -u)" = 0 ]; then \
 		vm/setup.sh && vm/rootfs.sh && \
 		cargo bench --quiet --features day3 --bench start_to_exit && \
 		cargo bench --quiet --features day6 --bench lifecycle && \
 		BENCH_JSON=target/bench-here.jsonl BENCH_HERE_SVG=target/bench-here.svg \
-			cargo bench --quiet --features day12 --bench here; \
+			cargo bench --quiet --features day12 --bench here && \
+		cargo bench --quiet --features day12 --bench image && \
+		cargo bench --quiet --features day12 --bench pull; \
 	else echo "bench: not root, so on this machine nothing is measured"; fi
 	@vm/bench.sh
 

@@ -27,7 +27,7 @@ fn main() {
     let floor_state = format!("{STATE}/floor");
     fs::create_dir_all(&floor_state).unwrap();
 
-    let mut turns = Turns::new(rounds, Duration::from_millis(100));
+    let mut turns = Turns::new(rounds, Duration::from_millis(300));
     turns.add("floor", command("floor", &["--all", &floor_state, ROOTFS, "/bin/true"]));
     turns.add("tiny-docker", tiny_docker(&[]));
     for (runtime, options) in [("crun", &["--cgroup-manager=cgroupfs"][..]), ("runc", &[])] {

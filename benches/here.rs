@@ -45,7 +45,7 @@ fn main() {
         println!("{disk:?} is in memory as well: no disk is measured");
     }
 
-    let mut turns = Turns::new(200, Duration::from_millis(30));
+    let mut turns = Turns::new(200, Duration::from_millis(100));
     turns.add("floor", floor(&disk.join("floor"), &rootfs));
     turns.add("tiny-docker", tiny_docker(&disk, &rootfs));
     turns.add("in memory", tiny_docker(&memory, &rootfs));

@@ -95,22 +95,20 @@ guest_is_done() { grep -qE '^[0-9]+ as expected, ' "$box/log"; }
 
 give_payload() {
     local size
-    size=$(stat -c %s "$stage/guest1.tar")
+    size=$(stat -c %s "$stage/jobs.tar")
     # Behind the guest's first payload, which is small.
-    dd if="$stage/guest1.tar" of="$box/disk" bs=1M seek=1 conv=notrunc status=none
+    dd if="$stage/jobs.tar" of="$box/disk" bs=1M seek=1 conv=notrunc status=none
     echo "$(((size + 1048575) / 1048576)) 1" >&"$line"
 }
 
 build() {
     one_at_a_time "make watch DAY=$day${task:+ TASK=$task}"
     check_out "$tree"
-    rm -rf "$stage"/{crates,tests*,guest1*}
+    rm -rf "$stage"/{crates,tests,jobs.tar}
     mkdir "$stage/crates"
-    guests=1
     add_crate "day$day" "$checked" "$day" "$(test_programs "$day" "$day")" &&
         add_run green "day$day" "" "${task:+task${task}_ }--skip _long_" &&
-        deal_tests &&
-        prepare_guest 1
+        prepare_guest
 }
 
 # The files that a verdict depends on, each with all that a save can change: its time,

@@ -300,7 +300,7 @@ impl Cli {
     }
 
     /// The command line with all that its subcommands take.
-    pub fn all_commands() -> clap::Command {
+    fn all_commands() -> clap::Command {
         let mut command = Cli::command();
         command.build();
         command

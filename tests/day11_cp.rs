@@ -1076,7 +1076,9 @@ fn task5_rm_waits_for_a_copy_and_says_for_which() {
     };
     let mut copying = start(&["cp", "web:/srv/big", "-"]);
     let mut archive = vec![0; 512];
-    copying.stdout.as_mut().unwrap().read_exact(&mut archive).unwrap();
+    if copying.stdout.as_mut().unwrap().read_exact(&mut archive).is_err() {
+        panic!("no archive came: {}", common::said(&copying.wait_with_output().unwrap()));
+    }
     let mut removing = start(&["rm", "web"]);
     let mut told = String::new();
     BufReader::new(removing.stderr.take().unwrap()).read_line(&mut told).unwrap();

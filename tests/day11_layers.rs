@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use assert_cmd::assert::Assert;
-use common::{World, busybox, until};
+use common::{World, busybox, in_the_vm, said, until};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknod};
 use predicates::prelude::*;
@@ -324,7 +324,7 @@ fn task2_what_is_in_the_layer_is_whole_whatever_the_kernels_defaults() {
     let world = World::new();
     let base = busybox();
     // Elsewhere than in the VM these are the defaults of other people's mounts too.
-    let alone = std::env::var_os("TINY_DOCKER_VM").is_some();
+    let alone = in_the_vm();
     let _defaults =
         alone.then(|| ["redirect_dir", "metacopy"].map(|default| KernelDefault::set(default, "Y")));
     let change = "chmod 600 /etc/passwd; mv /home /house";
@@ -365,6 +365,39 @@ fn task2_rm_gives_the_space_back_whatever_is_in_it() {
     world.called_by("ulimit -n 40; exec $0 rm it").assert().success().stdout("it\n");
     assert!(!upper.exists());
     assert_nothing_is_left(&world);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task2_on_a_disk_nobody_waits_for_the_unmount_and_nothing_is_left_of_it() {
+    let world = World::new();
+    // A test's own directory is in memory, mostly.
+    let disk = tempfile::Builder::new().prefix("tiny-docker-test-").tempdir_in("/var/tmp").unwrap();
+    let in_memory =
+        nix::sys::statfs::statfs(disk.path()).unwrap().filesystem_type() == nix::sys::statfs::TMPFS_MAGIC;
+    let on_disk = |words: &[&str]| {
+        let output = world.tiny_docker(words).env("TINY_DOCKER_ROOT", disk.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {}", said(&output));
+        said(&output)
+    };
+    let base = busybox();
+    let run = ["--explain", "run", "--net", "none", "--name", "it", "--layer", base.to_str().unwrap()];
+    let told = on_disk(&[&run[..], &["sh", "-c", "echo x > /srv/new"]].concat());
+    assert!(
+        in_memory || told.contains("/ns/mnt"),
+        "nobody keeps the mounts, so the command's end waits for the disk: {told}"
+    );
+    // What was written is there, whether the overlay still is or not.
+    let containers = disk.path().join("containers");
+    let dir = fs::read_dir(&containers).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read_to_string(dir.join("layer/upper/srv/new")).unwrap(), "x\n");
+    on_disk(&["rm", "it"]);
+    assert_eq!(fs::read_dir(&containers).unwrap().count(), 0, "rm left something");
+    // The process that unmounts ends by itself, and the one that flushes.
+    until("nobody is left", || {
+        common::reap_orphans();
+        common::descendants().is_empty()
+    });
 }
 
 #[test]

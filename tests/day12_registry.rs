@@ -170,8 +170,10 @@ fn task1_login_is_for_whoever_has_the_password() {
     assert_eq!(fs::read_to_string(&dotfiles).unwrap(), "{");
 }
 
-/// `login` at a terminal of its own, which asks for the password when this returns.
+/// What `pull` says is to be done: `login`, at a terminal of its own. It asks for the password when
+/// this returns.
 fn asks_for_the_password(world: &World) -> AtTerminal {
+    fails(&tiny_docker(world, &["pull", &web("1")], ""), &["tiny-docker login 127.0.0.1:5000"]);
     let at_home = format!("HOME={}", home(world).display());
     let words = ["-u", "DOCKER_CONFIG", &at_home, binary().to_str().unwrap(), "login", ADDRESS];
     let mut terminal = AtTerminal::start_program("env", words);

@@ -13,14 +13,14 @@ use common::layout::{Layout, Packed, tar_of, tar_with};
 use common::random::random_image;
 use common::registry::{ADDRESS, Door, PASSWORD, Registry, USER, run};
 use common::tree::{same_trees, tree};
-use common::{World, busybox, said};
+use common::{World, busybox, in_the_vm, said};
 use serde_json::{Value, json};
 
 /// How many random images: in the emulated guest a few, for the tools that ours is compared with
 /// are slow there.
 fn how_many() -> u64 {
     let asked = std::env::var("TINY_DOCKER_IMAGES").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(if std::env::var_os("TINY_DOCKER_VM").is_some() { 8 } else { 30 })
+    asked.unwrap_or(if in_the_vm() { 8 } else { 30 })
 }
 
 /// A directory with other directories mounted on it, for as long as this value lives.

@@ -1,15 +1,16 @@
 #!/bin/bash
-# vm/bench.sh: start to exit with everything on. In the VM, for there cgroups are
+# vm/bench.sh [BENCH]: start to exit with everything on; or benches/ports.rs, whose figures are only printed. In the VM, for there cgroups are
 # of version 2. The figures, a JSON object a line, are then in target/bench.jsonl,
 # and a chart in target/bench.svg: the book has a copy, book/src/pictures/bench.svg.
 set -euo pipefail
 # shellcheck source=vm/payload.sh
 . "$(dirname "$(readlink -f "$0")")/payload.sh"
 cd "$repo"
+bench=${1:-everything}
 
 new_payload "$(newest_day)" "$repo"
 echo "vm: building the bench" >&2
-cargo bench --color never --no-run --features "day$(newest_day)" --bench everything --target-dir target 2>"$stage/log" || {
+cargo bench --color never --no-run --features "day$(newest_day)" --bench "$bench" --target-dir target 2>"$stage/log" || {
     cat "$stage/log" >&2
     exit 1
 }
@@ -38,6 +39,7 @@ pack_payload
 
 ended=0
 "$vm/run.sh" "$stage/payload.tar" "$stage/out" || ended=$?
+[ "$bench" = everything ] || exit $ended
 for figures in bench.jsonl bench.svg; do
     [ ! -f "$stage/out/$figures" ] || cp "$stage/out/$figures" target/
 done

@@ -20,8 +20,10 @@ ps -o pid,user,comm
 echo "My root file system: $(echo /*)"
 echo "It says it is: $(. /etc/os-release; echo $PRETTY_NAME)"'
 type_it tiny-docker run --rm --memory 128m --rootfs rootfs/debian python3 -c "a = 'x' * 200 * 1024 * 1024" || [ $? = 137 ]
-type_it tiny-docker run -d --name site --ip 10.10.0.80 --rootfs rootfs/busybox httpd -f -p 80 -h /etc
+type_it tiny-docker run -d --name site --ip 10.10.0.80 -p 8080:80 --rootfs rootfs/busybox httpd -f -p 80 -h /etc
 type_it tiny-docker run --rm --rootfs rootfs/busybox wget -qO- http://10.10.0.80/os-release
+type_it tiny-docker port site
+type_it wget -qO- http://127.0.0.1:8080/os-release
 type_it tiny-docker run -d --init --memory 64m --pids-limit 32 --name web --rootfs rootfs/busybox /bin/sh -c '
 echo "I go on when you have left"; exec sleep 1000'
 type_it tiny-docker ps

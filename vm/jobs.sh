@@ -2,12 +2,14 @@
 # shellcheck shell=bash
 #
 #   new_jobs
-#   add_crate day3 "$repo" 3
-#   add_run green day3
-#   add_run red starter3 'not yet implemented: day 3, ' '' TINY_DOCKER_STAGE=3:0:99
-#   run_jobs OUTDIR
+#   build() {
+#       add_crate day3 "$repo" 3 && add_run green day3 &&
+#           add_run red starter3 'not yet implemented: day 3, ' '' TINY_DOCKER_STAGE=3:0:99
+#   }
+#   run_while OUTDIR build
 #
-# With boot_ahead before the first add_crate the guest boots while it is built.
+# The guests run what build has added, while it builds the next. For one crate alone there
+# is run_jobs: one guest, which with boot_ahead before add_crate boots meanwhile.
 #
 # A run is tests of the crate that was added last, and what is expected of them:
 # green, all pass; red, all fail and say REASON.
@@ -17,15 +19,14 @@ vm=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 . "$vm/../days/days.sh"
 
 new_jobs() {
+    [ -z "${stage:-}" ] || rm -rf "$stage"
     stage=$(mktemp -d "${TMPDIR:-/tmp}/tiny-docker-jobs.XXXXXX")
     # How many crates there will be: whoever knows says so.
-    expected=
+    expected='' added=0
     # The guests that run; and the disk of one that was booted ahead, and waits.
     running=() ahead=''
-    # Two guests at a time: the tests run one after the other, so each keeps one
-    # processor busy. But one, where their golden files must come together.
-    guests=2
-    [ -z "${TINY_DOCKER_UPDATE:-}" ] || guests=1
+    # Of run_while: what the guests have to do, their disk, how many MiB of it are in use.
+    queue='' disk='' used=1 crate_added=''
     trap end_guests EXIT
     mkdir -p "$stage/crates"
     # A line for each test: CRATE PROGRAM TEST EXPECT JOB REASON VARIABLE, tabs between.
@@ -34,11 +35,24 @@ new_jobs() {
     "$vm/build-image.sh"
 }
 
+# One guest more than there are processors, as far as memory goes: a test that waits for
+# something leaves its processor to the others. But one, where their golden files must
+# come together.
+how_many_guests() {
+    local memory guests=$(($(nproc) + 1))
+    memory=$(awk '/^MemAvailable:/ { print int($2 / 1024 / 1024 / 2.5) }' /proc/meminfo)
+    if [ "$guests" -gt 4 ]; then guests=4; fi
+    if [ "$guests" -gt "$memory" ]; then guests=$memory; fi
+    if [ "$guests" -lt 1 ] || [ -n "${TINY_DOCKER_UPDATE:-}" ]; then guests=1; fi
+    echo "$guests"
+}
+
 # All that new_jobs began, whatever became of it.
 end_guests() {
     local guest
     for guest in "${running[@]}"; do kill -- -"$guest" 2>/dev/null || true; done
-    rm -rf "$stage"
+    # A pipe's part is a shell of its own, and the stage is not its.
+    [ "$BASHPID" != $$ ] || rm -rf "$stage"
 }
 
 # The built test programs of a crate, all or those that are named: `name path` lines.
@@ -67,23 +81,24 @@ build_tests() { # CRATE DAY [TEST-PROGRAMS]
 add_crate() { # NAME CRATE DAY [TEST-PROGRAMS]
     local name=$1 crate=$2 day=$3 wanted=${4:-} target program path began=$SECONDS
     local dir=$stage/crates/$name count=''
-    crate_added=$name
-    [ -z "$expected" ] || count=" ($(($(find "$stage/crates" -mindepth 1 -maxdepth 1 | wc -l) + 1)) of $expected)"
+    hand_out || return
+    crate_added=$name added=$((added + 1))
+    [ -z "$expected" ] || count=" ($added of $expected)"
     # Where it is shown while it goes on, it is said only when it is done.
     [ -t 2 ] || echo "vm: building $name$count" >&2
-    mkdir -p "$dir/tests" "$dir/data"
+    mkdir -p "$dir/tests" "$dir/data" || return
     build_tests "$crate" "$day" "$wanted" >"$stage/built" || return 1
     target=$(dirname "$(dirname "$(head -n 1 "$stage/built" | cut -d' ' -f2)")")
     case $target in /*) ;; *) target=$crate/$target ;; esac
     program=$target/tiny-docker
     # A copy, for the next day's build will overwrite it; without what only a debugger
     # reads, half the size.
-    strip -o "$dir/program" "$program"
+    strip -o "$dir/program" "$program" || return
     while read -r test path; do
         case $path in /*) ;; *) path=$crate/$path ;; esac
-        strip -o "$dir/tests/$test" "$path"
+        strip -o "$dir/tests/$test" "$path" || return
     done <"$stage/built"
-    cp -R "$crate/tests/snapshots" "$crate/tests/transcripts" "$dir/data/"
+    cp -R "$crate/tests/snapshots" "$crate/tests/transcripts" "$dir/data/" || return
     printf '%s=%q\n' crate "$crate" program "$program" >"$dir/places"
     [ ! -t 2 ] || printf 'vm: %s is built%s: %d s\n' "$name" "$count" $((SECONDS - began)) >&2
 }
@@ -96,7 +111,7 @@ add_run() { # green|red JOB [REASON] [FILTER] [VARIABLE=VALUE]
         # shellcheck disable=SC2086  # $4 is words
         "$program" --list --include-ignored ${4:-} 2>/dev/null | sed -n 's/: test$//p' |
             awk -v OFS='\t' -v crate="$crate_added" -v program="${program##*/}" -v expect="$1" -v job="$2" \
-                -v reason="${3:--}" -v variable="${5:--}" '{ print crate, program, $0, expect, job, reason, variable }'
+                -v reason="${3:--}" -v variable="${5:--}" '{ print crate, program, $0, expect, job, reason, variable }' || return
     done >"$stage/added"
     [ -s "$stage/added" ] || {
         echo "vm: $2 has no test" >&2
@@ -105,9 +120,8 @@ add_run() { # green|red JOB [REASON] [FILTER] [VARIABLE=VALUE]
     cat "$stage/added" >>"$stage/tests"
 }
 
-# Boots the one guest that the jobs to come will have. It waits for its payload.
+# Boots the one guest that run_jobs will have. It waits for its payload.
 boot_ahead() { # OUTDIR
-    guests=1
     ahead=$stage/ahead.tar
     # As large as a payload can be; a file with a hole takes no room.
     truncate -s 4G "$ahead"
@@ -121,12 +135,15 @@ hand_over() { # PAYLOAD.tar
         dd if="$1" of="$ahead" bs=512 count=1 conv=notrunc status=none
 }
 
-boot() { # PAYLOAD.tar OUTDIR
+boot() { # PAYLOAD.tar OUTDIR [ANSWER...]: what reads what it says, and passes it on.
+    local words=("${@:3}")
+    [ $# -gt 2 ] || words=(cat)
     # A group of its own, so that all of a guest can be ended: its script, and QEMU.
     set -m
     # Emulated, all days take minutes. A guest that is ended before it had anything to
     # do, since cargo had, need not say so.
-    (VM_TIMEOUT=${VM_TIMEOUT:-10800} "$vm/run.sh" "$1" "$2" 2> >(grep --line-buffered -v 'terminating on signal' >&2) | whole_failures) &
+    (VM_TIMEOUT=${VM_TIMEOUT:-10800} "$vm/run.sh" "$1" "$2" 2> >(grep --line-buffered -v 'terminating on signal' >&2) |
+        "${words[@]}" | whole_failures) &
     running+=($!)
     set +m
     # Again, for a pipe's part is a shell of its own, and inherits no trap.
@@ -134,25 +151,89 @@ boot() { # PAYLOAD.tar OUTDIR
     trap 'exit 130' INT TERM
 }
 
+# The tests of the one crate, in one guest.
 run_jobs() { # OUTDIR
-    local number ended=0
-    deal_tests
-    for number in $(seq "$guests"); do [ ! -s "$stage/tests.$number" ] || prepare_guest "$number"; done
+    prepare_guest
     rm -rf "$stage/crates"
     if [ -n "$ahead" ]; then
-        hand_over "$stage/guest1.tar" || return
+        hand_over "$stage/jobs.tar" || return
     else
         echo "vm: booting" >&2
-        for number in "$stage"/guest*.tar; do boot "$number" "$1"; done
+        boot "$stage/jobs.tar" "$1"
     fi
-    for number in "${running[@]}"; do wait "$number" || ended=$?; done
+    wait "${running[0]}"
+}
+
+# What COMMAND adds, in several guests, each of which asks for its next test when it has
+# done one. They boot while the first crate is built, and test while the next one is.
+# (COMMAND must end itself when something fails: nothing else does, within a condition.)
+run_while() { # OUTDIR COMMAND...
+    local number guest line ended=0 out=$1
+    queue=$stage/queue disk=$stage/disk
+    mkdir "$queue"
+    payload_of_guest "$stage/jobs"
+    tar -C "$stage/jobs" -cf "$disk" .
+    # As large as all crates together can be; a file with a hole takes no room.
+    truncate -s 64G "$disk"
+    echo "vm: booting" >&2
+    for number in $(seq "$(how_many_guests)"); do
+        mkfifo "$stage/line$number"
+        # Both ends, so that neither QEMU nor we wait for the other to open it.
+        exec {line}<>"$stage/line$number"
+        # Some begin with the longest, the others with the shortest: so not all wait at the
+        # same time, and at the end none is left with a long one.
+        VM_INPUT=$stage/line$number boot "$disk" "$out" answer "$line" $((number % 2))
+    done
+    { "${@:2}" && hand_out; } || return
+    touch "$queue/closed"
+    for guest in "${running[@]}"; do wait "$guest" || ended=$?; done
     return $ended
 }
 
+# The crate that was added last, and its tests, the longest first. How long a test takes is
+# what it took here last; or, the first time, what its name says.
+hand_out() {
+    local size
+    [ -n "$queue" ] && [ -d "$stage/crates/$crate_added/tests" ] || return 0
+    tar -C "$stage" -cf "$stage/crate.tar" "crates/$crate_added" || return
+    size=$((($(stat -c %s "$stage/crate.tar") + 1048575) / 1048576))
+    dd if="$stage/crate.tar" of="$disk" bs=1M seek="$used" conv=notrunc status=none || return
+    awk -F '\t' -v OFS='\t' -v known="$repo/target/test-seconds" -v crate="$crate_added" -v place="$used" -v size="$size" '
+        BEGIN { while ((getline <known) > 0) seconds[$1, $2] = $3 }
+        $1 == crate {
+            guess = $4 == "red" ? 0.5 : $3 ~ /^task[0-9]+_long_|^transcripts/ ? 12 : 1
+            print ($5, $3) in seconds ? seconds[$5, $3] : guess, $0, place, size
+        }' "$stage/tests" | sort --stable -k 1,1rn | cut -f 2- >"$queue/new" || return
+    mv "$queue/new" "$queue/$(printf %03d "$added")"
+    used=$((used + size))
+    rm -r "$stage/crate.tar" "$stage/crates/$crate_added"
+}
+
+# Passes on what a guest says; and where it asks, answers.
+answer() { # FILE-DESCRIPTOR FROM-THE-TOP
+    local said
+    while IFS= read -r said; do
+        if [ "$said" = "vm: next" ]; then next_test "$2" >&"$1"; else printf '%s\n' "$said"; fi
+    done
+}
+
+# The next test that nobody has; or, when there will be no more, `end`.
+next_test() { # FROM-THE-TOP
+    until (
+        flock 9
+        for list in "$queue"/[0-9]*; do
+            [ -s "$list" ] || continue
+            if [ "$1" = 1 ]; then head -n 1 "$list" && sed -i 1d "$list"; else tail -n 1 "$list" && sed -i '$d' "$list"; fi
+            exit
+        done
+        [ -e "$queue/closed" ] && echo end
+    ) 9>>"$queue/lock"; do sleep 0.2; done
+}
+
 # The same, and how far it is.
-run_jobs_with_progress() { # OUTDIR
+run_while_with_progress() { # OUTDIR COMMAND...
     mkdir -p "$repo/target"
-    run_jobs "$1" | live_awk -v tests="$stage/tests" -v seconds="$repo/target/test-seconds" \
+    run_while "$@" | live_awk -v tests="$stage/tests" -v closed="$stage/queue/closed" -v seconds="$repo/target/test-seconds" \
         -v tty="$([ -t 1 ] && echo 1)" -f "$vm/progress.awk"
 }
 
@@ -179,46 +260,24 @@ whole_failures() {
         END { if (failed) say(block) }'
 }
 
-# Gives each test to the guest that has least to do so far, the longest first: $stage/tests
-# becomes tests.1 and tests.2, each in the order of the whole. How long a test takes is
-# what it took here last; or, the first time, what its name says.
-deal_tests() {
-    awk -F '\t' -v OFS='\t' -v known="$repo/target/test-seconds" '
-        BEGIN { while ((getline <known) > 0) seconds[$1, $2] = $3 + 0.1 }
-        {
-            guess = $4 == "red" ? 0.5 : $3 ~ /^task[0-9]+_long_|^transcripts/ ? 12 : 1
-            print ($5, $3) in seconds ? seconds[$5, $3] : guess, NR, $0
-        }' "$stage/tests" | sort -k 1,1rn |
-        awk -F '\t' -v guests="$guests" '{
-            least = 1
-            for (guest = 2; guest <= guests; guest++) if (load[guest] < load[least]) least = guest
-            load[least] += $1
-            print least "\t" $0
-        }' | sort -t "$(printf '\t')" -k 3,3n >"$stage/dealt"
-    local number
-    for number in $(seq "$guests"); do
-        awk -v guest="$number" '$1 == guest' "$stage/dealt" | cut -f 4- >"$stage/tests.$number"
-    done
+# Makes $stage/jobs.tar: the crate, and its tests.
+prepare_guest() {
+    local dir=$stage/jobs
+    payload_of_guest "$dir"
+    cp "$stage/tests" "$dir/payload/tests"
+    cp -Rl "$stage/crates" "$dir/payload/crates"
+    tar -C "$dir" -cf "$dir.tar" .
+    rm -rf "$dir"
 }
 
-prepare_guest() { # NUMBER: makes $stage/guestNUMBER.tar
-    local dir=$stage/guest$1 crate program
-    mkdir -p "$dir/payload/crates"
-    install -m 755 "$vm/guest-jobs" "$dir/payload/run"
-    cp "$stage/tests.$1" "$dir/payload/tests"
-    # Of each crate the test programs that this guest has tests of.
-    cut -f 1,2 "$stage/tests.$1" | sort -u | while read -r crate program; do
-        mkdir -p "$dir/payload/crates/$crate/tests"
-        cp -Rln "$stage/crates/$crate"/{program,places,data} "$dir/payload/crates/$crate/"
-        ln "$stage/crates/$crate/tests/$program" "$dir/payload/crates/$crate/tests/"
-    done
+payload_of_guest() { # DIR
+    mkdir -p "$1/payload"
+    install -m 755 "$vm/guest-jobs" "$1/payload/run"
     {
         echo "export TEST_TIMEOUT=${TEST_TIMEOUT:-900} TINY_DOCKER_VM=1 TINY_DOCKER_ROOTFS=/rootfs CI=1 RUST_BACKTRACE=0"
         echo "export TINY_DOCKER_UPDATE=${TINY_DOCKER_UPDATE:-}"
         [ -z "${TINY_DOCKER_UPDATE:-}" ] || echo "unset CI; export INSTA_UPDATE=always"
-    } >"$dir/payload/env"
+    } >"$1/payload/env"
     # The guest's / gets this mode, and mktemp's would shut out all but root.
-    chmod 755 "$dir" "$dir/payload"
-    tar -C "$dir" -cf "$dir.tar" .
-    rm -rf "$dir"
+    chmod 755 "$1" "$1/payload"
 }

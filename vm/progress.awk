@@ -2,16 +2,27 @@
 # well is one line that the next one replaces, and what failed stays. Says at the end
 # how many passed.
 #
-# -v tests=FILE (jobs.sh' list of all) -v seconds=FILE (how long each took here last;
-# rewritten) -v tty=1
+# -v tests=FILE (jobs.sh' list of all, which grows) -v closed=FILE (there when it grows no
+# more) -v seconds=FILE (how long each took here last; rewritten) -v tty=1
 
 BEGIN {
     FS = "\t"
-    while ((getline <tests) > 0) { total++; expect[$5, $3] = $4 }
     while ((getline <seconds) > 0) last[$1 FS $2] = $3
     FS = " "
-    for (key in expect) { split(key, part, SUBSEP); name = part[1] "\t" part[2]; all += weight(name) }
     "date +%s" | getline began; close("date +%s")
+}
+
+# The list, as far as it goes.
+function read_tests(    line, part) {
+    total = all = 0
+    while ((getline line <tests) > 0) {
+        split(line, part, "\t")
+        total++
+        known[part[5] "\t" part[3]] = 1
+        all += weight(part[5] "\t" part[3])
+    }
+    close(tests)
+    if (!complete) { complete = (getline line <closed) >= 0; close(closed) }
 }
 
 function weight(name) { return name in last ? last[name] + 0.1 : 1 }
@@ -19,7 +30,7 @@ function weight(name) { return name in last ? last[name] + 0.1 : 1 }
 # What remains, as long as it goes on as up to now.
 function left(    now, rest) {
     "date +%s" | getline now; close("date +%s")
-    if (now - began < 5 || ended == 0) return ""
+    if (now - began < 5 || ended == 0 || !complete) return ""
     rest = int((all - ended) * (now - began) / ended / 60 + 0.5)
     return rest ? ", about " rest " min left" : ", less than a minute left"
 }
@@ -27,6 +38,7 @@ function left(    now, rest) {
 / \.\.\. / && !/^    / {
     number++
     name = $1 "\t" $2
+    if (!(name in known) || (!complete && number % 20 == 0)) read_tests()
     ended += weight(name)
     if (match($0, /\([0-9.]+ s\)$/)) took[name] = substr($0, RSTART + 1, RLENGTH - 4)
     good = $0 !~ / \.\.\. FAILED/
@@ -45,6 +57,7 @@ function left(    now, rest) {
 { if (tty) printf "\r\033[K"; print; fflush() }
 
 END {
+    read_tests()
     if (tty) printf "\r\033[K"
     for (i = 1; i <= count; i++) print failures[i]
     for (name in took) last[name] = took[name]

@@ -4,6 +4,8 @@
 //! tried: in a thread of its own, in namespaces of its own that end with it. What
 //! stays is at most a module that the kernel has loaded for it.
 
+mod ports;
+
 use std::fmt::Write;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -153,6 +155,15 @@ impl Doctor {
                 "keep images on ext4, xfs, btrfs or tmpfs: --root DIR",
             ),
             (12, "room for images", Box::new(|| self.room()), ""),
+            (
+                13,
+                "redirected ports",
+                Box::new(|| apart(ports::redirection)),
+                "modprobe -a nft_chain_nat nft_nat nft_fib_ipv4, or a kernel of 5.12 or newer",
+            ),
+            (13, "old UDP flows", Box::new(|| apart(ports::connections)), "modprobe nf_conntrack_netlink"),
+            (13, "firewalls", Box::new(ports::firewalls), ""),
+            (13, "127.0.0.1", Box::new(|| ports::loopback(&self.subnet.lan()?.bridge)), ""),
         ];
         for (day, name, flag) in NAMESPACES {
             checks.push((day, name, Box::new(move || apart(move || namespace(flag))), HOW_MANY_NAMESPACES));

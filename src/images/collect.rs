@@ -15,7 +15,7 @@ use crate::images::aside::Aside;
 use crate::images::digest::Digest;
 use crate::images::place;
 use crate::images::remove::remove_tree;
-use crate::images::spec::{self, Config, Descriptor, INDEXES, Index, Manifest};
+use crate::images::spec::{self, Config, Descriptor, Index, Manifest};
 use crate::images::store::Store;
 use crate::metadata::layout::open_to_lock;
 use crate::metadata::state::State;
@@ -94,7 +94,7 @@ fn need(store: &Store, entry: &Descriptor, needed: &mut Needed) -> Result<()> {
         return Ok(());
     }
     let bytes = store.read(&entry.digest)?;
-    if INDEXES.contains(&entry.media_type.as_str()) {
+    if entry.is_index() {
         // Of other platforms nothing may have come.
         for entry in spec::parse::<Index>(&bytes, "an index")?.manifests {
             if store.dir_of_blob(&entry.digest).exists() {

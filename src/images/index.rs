@@ -47,7 +47,7 @@ impl Store {
     /// Takes their names away from images of which a power cut has taken a file: what is in the
     /// index is there. (An entry that another tool has made may be an index itself.)
     pub fn forget_what_is_not_whole(&self) -> Result<()> {
-        let stays = |entry: &Descriptor| INDEXES.contains(&entry.media_type.as_str()) || self.is_whole(entry);
+        let stays = |entry: &Descriptor| entry.is_index() || self.is_whole(entry);
         // Whoever wants to know what is in an index that cannot be read is told why.
         match self.index() {
             Ok(index) if !index.manifests.iter().all(stays) => {

@@ -21,7 +21,7 @@ use crate::images::index::name_of;
 use crate::images::platform::choose;
 use crate::images::reference::Reference;
 use crate::images::spec::{
-    self, Descriptor, INDEXES, Index, LAYER_GZIP, LONGEST, MANIFESTS, Manifest, Platform, REF_NAME,
+    self, Descriptor, Index, LAYER_GZIP, LONGEST, MANIFESTS, Manifest, Platform, REF_NAME,
 };
 use crate::images::store::{Image, Store, key};
 use crate::images::unpack;
@@ -221,7 +221,7 @@ fn of_layout(members: &Members) -> Result<Vec<Descriptor>> {
     let mut entries = vec![];
     for mut entry in index.manifests {
         let name = name_in(&entry);
-        if INDEXES.contains(&entry.media_type.as_str()) {
+        if entry.is_index() {
             members.blob(&entry.digest)?;
             let bytes = members.read(&format!("blobs/sha256/{}", entry.digest.hex()))?;
             entry = of_this_platform(members, spec::parse(&bytes, "an index")?)?;

@@ -15,7 +15,7 @@ use crate::images::progress::Progress;
 use crate::images::reference::{DOCKER_HUB, Reference};
 use crate::images::registry::Registry;
 use crate::images::spec::{
-    CONFIGS, Config, Descriptor, FROM_INDEX, INDEXES, Index, LONGEST, Manifest, Platform, parse,
+    CONFIGS, Config, Descriptor, FROM_INDEX, Index, LONGEST, Manifest, Platform, parse,
 };
 use crate::images::store::Store;
 use crate::metadata::output::print;
@@ -137,7 +137,7 @@ fn for_platform(
     let first = fetched.descriptor.digest.to_string();
     let mut found = fetched;
     for level in 0..=DEEPEST {
-        if !is_index(&found.descriptor) {
+        if !found.descriptor.is_index() {
             if level > 0 {
                 found.descriptor.annotations.insert(FROM_INDEX.into(), first);
             }
@@ -146,16 +146,12 @@ fn for_platform(
         let index: Index = parse(&found.bytes, "the image's index")?;
         // One of which nobody says what it is for may have something for us.
         let chosen = choose(&index, platform).or_else(|error| {
-            let unsaid = |entry: &&Descriptor| entry.platform.is_none() && is_index(entry);
+            let unsaid = |entry: &&Descriptor| entry.platform.is_none() && entry.is_index();
             index.manifests.iter().find(unsaid).ok_or(error)
         })?;
         found = fetch::manifest(registry, repository, &chosen.digest.to_string())?;
     }
     bail!("its index leads to another, and so on for more than {DEEPEST} times: expected a manifest")
-}
-
-fn is_index(entry: &Descriptor) -> bool {
-    INDEXES.contains(&entry.media_type.as_str())
 }
 
 /// Brings all that `manifest` names into the store, and it as the last.

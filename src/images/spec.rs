@@ -55,6 +55,13 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// Does it lead to a list of manifests?
+    pub fn is_index(&self) -> bool {
+        INDEXES.contains(&self.media_type.as_str())
+    }
+}
+
 /// A kind of machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {

@@ -16,7 +16,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::Context;
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::setsid;
 use rustix::fs::syncfs;
 
@@ -24,6 +23,7 @@ use crate::error::Result;
 use crate::images::aside::Aside;
 use crate::images::digest::{Digest, Hasher};
 use crate::images::place;
+use crate::metadata::flush;
 use crate::metadata::record::boot_id;
 use crate::wait::lock;
 
@@ -38,8 +38,7 @@ static NOTED: AtomicBool = AtomicBool::new(false);
 /// not outlive the boot.
 pub fn note(store: &Path, kind: &str, digest: &Digest) -> Result<()> {
     let place = notes_of(store);
-    let opened = File::open(&place).with_context(|| format!("open {place:?}"))?;
-    if fstatfs(&opened).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) {
+    if flush::is_in_memory(&place) {
         return Ok(());
     }
     let path = place.join(format!("{}.{kind}.{}", boot_id()?, digest.hex()));

@@ -18,7 +18,6 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::{Pid, pipe2};
 
 use crate::explain::step;
@@ -31,8 +30,7 @@ use super::DAY;
 /// Keeps the mounts of `child`, whose own layer is in `dir`, until [`let_go`]. `None`: there is
 /// nothing to wait for, or they cannot be kept; then they go with the child.
 pub fn keep(child: Pid, dir: &Path) -> Option<File> {
-    // What is on a tmpfs is on no disk.
-    if statfs(dir).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) {
+    if flush::is_in_memory(dir) {
         return None;
     }
     let path = format!("/proc/{child}/ns/mnt");

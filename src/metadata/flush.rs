@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigEvent, SigevNotify, Signal};
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -65,12 +65,17 @@ pub fn soon_after_us(container: &Path) {
 
 /// The lock, and /dev/null; `None`: there is nothing to flush, or somebody else is about to.
 fn turn(container: &Path) -> Option<(File, File)> {
-    let turn = open_to_lock(&container.ancestors().nth(2)?.join("flush")).ok()?;
-    // What is on a tmpfs lives as long as the boot, flushed or not. (statfs(2))
-    if fstatfs(&turn).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) || turn.try_lock().is_err() {
+    let place = container.ancestors().nth(2)?.join("flush");
+    let turn = open_to_lock(&place).ok()?;
+    if is_in_memory(&place) || turn.try_lock().is_err() {
         return None;
     }
     Some((turn, File::options().read(true).write(true).open("/dev/null").ok()?))
+}
+
+/// Is it on a tmpfs? What is there lives as long as the boot, flushed or not. (statfs(2))
+pub fn is_in_memory(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
 }
 
 /// Makes a process that waits for the disk.

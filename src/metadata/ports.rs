@@ -6,7 +6,6 @@ use crate::plan::PublishedPort;
 /// What `ps` shows in its column PORTS, as Docker does: `0.0.0.0:8080->80/tcp`, with neighbours
 /// in one: `0.0.0.0:8000-8002->8000-8002/tcp`. IPv4 comes first.
 pub fn column(ports: &[PublishedPort]) -> String {
-    // ANCHOR: day13_task5_column_solution
     let of = |port: &PublishedPort| {
         let port = *port;
         port.hosts().into_iter().map(move |host| (host.starts_with('['), host, port))
@@ -26,7 +25,6 @@ pub fn column(ports: &[PublishedPort]) -> String {
         format!("{host}:{from}->{to}/{}", first.protocol)
     });
     words.collect::<Vec<_>>().join(", ")
-    // ANCHOR_END: day13_task5_column_solution
 }
 // ANCHOR_END: column
 

@@ -39,10 +39,10 @@ use crate::metadata::record::{Record, Status};
 use crate::metadata::tree::remove_tree;
 use crate::wait::{A_MOMENT, PATIENCE, lock};
 
+pub use crate::metadata::layout::{is_id, open_to_lock};
+
 /// Whoever waits for so long is told for whom.
 const A_WHILE: Duration = Duration::from_secs(1);
-
-pub use crate::metadata::layout::{is_id, open_to_lock};
 
 const NO_CONTAINER: &str = "not a container: expected a directory named by 12 hexadecimal digits";
 

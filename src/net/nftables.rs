@@ -136,6 +136,8 @@ pub struct Chain {
     name: String,
     /// It is asked about IPv4 packets that are forwarded.
     pub forwards: bool,
+    /// It is asked about IPv4 packets that arrive, before it is known where they go.
+    pub arrives: bool,
     /// It drops what no rule decides.
     pub drops: bool,
     /// How many.
@@ -157,7 +159,16 @@ impl Chain {
     }
 
     fn new(family: Family, table: String, name: String) -> Chain {
-        Chain { family, table, name, forwards: false, drops: false, rules: 0, comment: vec![] }
+        Chain {
+            family,
+            table,
+            name,
+            forwards: false,
+            arrives: false,
+            drops: false,
+            rules: 0,
+            comment: vec![],
+        }
     }
 
     /// One that the kernel told of.
@@ -169,7 +180,9 @@ impl Chain {
                 ChainAttribute::Table(name) => chain.table = name,
                 ChainAttribute::Name(name) => chain.name = name,
                 ChainAttribute::Hook(hook) => {
-                    chain.forwards = ipv4 && hook.contains(&Hook::Number(InetHookNumber::Forward.into()))
+                    let is = |at: InetHookNumber| ipv4 && hook.contains(&Hook::Number(at.into()));
+                    chain.forwards = is(InetHookNumber::Forward);
+                    chain.arrives = is(InetHookNumber::PreRouting);
                 }
                 ChainAttribute::Policy(policy) => chain.drops = policy == NF_DROP,
                 ChainAttribute::Use(rules) => chain.rules = rules,

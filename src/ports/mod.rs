@@ -112,6 +112,7 @@ impl Mechanism for Ports {
         if let Err(error) = conntrack::forget_older(&parts.ports, address) {
             container.end.complain(&error);
         }
+        self.proxy = Some(proxy::get_ready(std::mem::take(&mut self.reserved), address)?);
         Ok(())
     }
 
@@ -119,12 +120,8 @@ impl Mechanism for Ports {
         self.open_files.take().map_or(Ok(()), OpenFiles::restore)
     }
 
-    fn started(&mut self, container: &mut Container, _child: Pid) -> Result<()> {
-        let reserved = std::mem::take(&mut self.reserved);
-        if let Some(address) = container.parts.address.filter(|_| !reserved.is_empty()) {
-            self.proxy = Some(proxy::serve(reserved, address)?);
-        }
-        Ok(())
+    fn started(&mut self, _container: &mut Container, _child: Pid) -> Result<()> {
+        self.proxy.as_mut().map_or(Ok(()), Proxy::serve)
     }
 
     fn cleanup(&mut self, container: &mut Container) -> Result<()> {

@@ -41,33 +41,44 @@ const OTHER_FILES: usize = 64;
 /// What one connection takes at most: two sockets, and two pipes with two ends.
 const FILES_EACH: usize = 6;
 
-/// The loop, in a thread of its own. It lives until [`Proxy::stop`], or as long as this process.
+/// The loop. It lives until [`Proxy::stop`], or as long as this process.
 #[derive(Debug)]
 pub struct Proxy {
     stop: OwnedFd,
-    thread: JoinHandle<Result<()>>,
+    /// Until the loop is started: what its thread will have.
+    ready: Option<Serving>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
-// ANCHOR: serve
-/// Starts the loop: what arrives at `reserved` goes to the container, which has this address.
-pub fn serve(reserved: Vec<Reserved>, container: Ipv4Addr) -> Result<Proxy> {
-    // ANCHOR: day13_task4_serve_solution
+// ANCHOR: get_ready
+/// Gets everything ready for the loop, before the command runs: what arrives at `reserved` will
+/// go to the container, which has this address.
+pub fn get_ready(reserved: Vec<Reserved>, container: Ipv4Addr) -> Result<Proxy> {
+    // ANCHOR: day13_task4_get_ready_solution
     let stop = eventfd(0, EventfdFlags::CLOEXEC).context("eventfd")?;
-    let doors: Vec<Door> = reserved.into_iter().map(|reserved| Door::new(reserved, container)).collect();
-    let by_hand = by_hand(&doors);
-    let serving = Serving::new(doors, &stop)?;
-    let describe = || ("a thread: epoll_wait, accept4, connect, splice".into(), by_hand.clone());
-    let thread = step(DAY, describe, || thread::Builder::new().spawn(move || serving.run()))?;
-    Ok(Proxy { stop, thread })
-    // ANCHOR_END: day13_task4_serve_solution
+    let doors = reserved.into_iter().map(|reserved| Door::new(reserved, container)).collect();
+    let ready = Some(Serving::new(doors, &stop)?);
+    Ok(Proxy { stop, ready, thread: None })
+    // ANCHOR_END: day13_task4_get_ready_solution
 }
-// ANCHOR_END: serve
+// ANCHOR_END: get_ready
 
 impl Proxy {
+    /// Starts the loop, in a thread of its own: the child is there already.
+    pub fn serve(&mut self) -> Result<()> {
+        let Some(serving) = self.ready.take() else { return Ok(()) };
+        let by_hand = by_hand(&serving.doors);
+        let describe = || ("a thread: epoll_wait, accept4, connect, splice".into(), by_hand.clone());
+        let thread = step(DAY, describe, || thread::Builder::new().spawn(move || serving.run()))?;
+        self.thread = Some(thread);
+        Ok(())
+    }
+
     /// Ends the loop with all its connections. When this returns the ports are free.
     pub fn stop(self) -> Result<()> {
+        let Some(thread) = self.thread else { return Ok(()) };
         rustix::io::write(&self.stop, &1_u64.to_ne_bytes()).context("write to an eventfd")?;
-        self.thread.join().unwrap_or_else(|_| bail!("the copying loop panicked"))
+        thread.join().unwrap_or_else(|_| bail!("the copying loop panicked"))
     }
 }
 
@@ -82,6 +93,7 @@ fn by_hand(doors: &[Door]) -> String {
 }
 
 /// A reserved socket, and where what comes to it is to go.
+#[derive(Debug)]
 struct Door {
     socket: OwnedFd,
     protocol: Protocol,
@@ -98,6 +110,7 @@ impl Door {
 }
 
 /// All that the thread has.
+#[derive(Debug)]
 struct Serving {
     doors: Vec<Door>,
     watch: Watch,

@@ -38,6 +38,7 @@ const LONGEST: usize = 64 << 10;
 const TURN: usize = 64;
 
 /// All that has been sent through the loop lately.
+#[derive(Debug)]
 pub struct Flows {
     numbers: HashMap<Caller, u64>,
     flows: HashMap<u64, Flow>,

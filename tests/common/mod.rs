@@ -86,6 +86,11 @@ impl World {
         for name in ["hostname", "hosts", "resolv.conf"] {
             let _ = File::create_new(rootfs_path("busybox").join("etc").join(name));
         }
+        // What a test that had to fail left of the network, which this one's end would take
+        // away: then something would be gone.
+        if cfg!(feature = "day9-net") && in_the_vm() && Path::new("/run/tiny-docker").exists() {
+            let _ = Command::new(binary()).args(["network", "rm"]).output();
+        }
         World { before: Traces::now(dir.path()), dir, _turn: turn }
     }
 
@@ -263,12 +268,12 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // A killed run leaves its cgroup, until the next ps.
-        if cfg!(feature = "day7-cgroups") && std::env::var_os("TINY_DOCKER_VM").is_some() {
+        if cfg!(feature = "day7-cgroups") && in_the_vm() {
             let _ = self.tiny_docker(["ps"]).output();
         }
         // The bridge stays for the next container, by design, until it is removed. If
         // it cannot be, because somebody still uses it, that is found here.
-        if cfg!(feature = "day9-net") && std::env::var_os("TINY_DOCKER_VM").is_some() {
+        if cfg!(feature = "day9-net") && in_the_vm() {
             let _ = self.tiny_docker(["network", "rm"]).output();
         }
         let left = left_behind(&self.before, self.dir());
@@ -279,6 +284,11 @@ impl Drop for World {
         // A test that failed already keeps its own message.
         if std::thread::panicking() { eprintln!("{report}") } else { panic!("{report}") }
     }
+}
+
+/// Whether this is the guest, where a test may do what it likes with the machine.
+pub fn in_the_vm() -> bool {
+    std::env::var_os("TINY_DOCKER_VM").is_some()
 }
 
 /// The program under test.
@@ -677,7 +687,7 @@ impl Traces {
     fn now(own: &Path) -> Traces {
         // In the VM nobody else is at work, and everything new is a leak. On a
         // machine that people use, what does not bear our name may be theirs.
-        let alone = std::env::var_os("TINY_DOCKER_VM").is_some();
+        let alone = in_the_vm();
         let mut files = BTreeSet::new();
         for dir in [std::env::temp_dir(), "/run".into(), "/var/lib/tiny-docker".into()] {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -693,8 +703,7 @@ impl Traces {
             mounts: lines(&mountinfo()),
             cgroups: if alone { cgroups() } else { BTreeSet::new() },
             interfaces: if alone { interfaces() } else { BTreeSet::new() },
-            // Before day 9 nothing here speaks to netfilter, and nft takes its time.
-            nft_rules: if alone && cfg!(feature = "day9-net") { nft_rules() } else { BTreeSet::new() },
+            nft_rules: if alone && is_any_table() { nft_rules() } else { BTreeSet::new() },
             files,
         }
     }
@@ -780,6 +789,36 @@ fn cgroups() -> BTreeSet<String> {
 fn interfaces() -> BTreeSet<String> {
     let entries = fs::read_dir("/sys/class/net").unwrap().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Before day 9 nothing here speaks to netfilter.
+#[cfg(not(feature = "day9-net"))]
+fn is_any_table() -> bool {
+    false
+}
+
+/// Is there anything for nft to list? All that it lists is in a table, and mostly there is
+/// none. So the kernel itself is asked, for nft takes its time where all is emulated, twice a
+/// test. (netlink(7), linux/netfilter/nf_tables.h)
+#[cfg(feature = "day9-net")]
+fn is_any_table() -> bool {
+    use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+    const NFT_MSG_GETTABLE: u16 = (10 << 8) | 1;
+    const REQUEST_AND_DUMP: u16 = 0x301;
+    const NLMSG_ERROR: u16 = 2;
+    const NLMSG_DONE: u16 = 3;
+    // The header: its length, kind, flags, number, sender. Then any family, version 0.
+    let mut request = [0_u8; 20];
+    request[0..4].copy_from_slice(&20_u32.to_ne_bytes());
+    request[4..6].copy_from_slice(&NFT_MSG_GETTABLE.to_ne_bytes());
+    request[6..8].copy_from_slice(&REQUEST_AND_DUMP.to_ne_bytes());
+    let socket = Socket::new(NETLINK_NETFILTER).unwrap();
+    socket.connect(&SocketAddr::new(0, 0)).unwrap();
+    socket.send(&request, 0).unwrap();
+    let (answer, _) = socket.recv_from_full().unwrap();
+    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
+    assert_ne!(kind, NLMSG_ERROR, "the kernel does not list its tables: {answer:?}");
+    kind != NLMSG_DONE
 }
 
 fn nft_rules() -> BTreeSet<String> {
