@@ -69,7 +69,7 @@ impl Restart {
         let stop = StopContainers::new(self.state.clone(), self.timeout);
         let (mut stopped, mut code) = (Vec::new(), 0);
         for word in &self.containers {
-            match stop.stop(word) {
+            match stop.stop_for_good(word) {
                 Ok(()) => stopped.push(word.clone()),
                 Err(error) => {
                     error::print(&error);

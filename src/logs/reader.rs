@@ -162,7 +162,7 @@ impl ShowLogs {
                     let _ = self.state.own(id);
                     return reader.show_new();
                 }
-                Status::Created | Status::Running => {}
+                Status::Created | Status::Running | Status::Restarting => {}
             }
             reader.show_new()?;
             wait_for_change(&changes, process.as_ref())?;

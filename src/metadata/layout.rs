@@ -36,7 +36,7 @@ pub fn is_id(name: Option<&OsStr>) -> bool {
 /// Opens the file `path` to be locked, and makes it if need be. What is in it does not
 /// matter. (flock(2))
 pub fn open_to_lock(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 /// Makes the directory `dir`, for us alone, if it is not there.

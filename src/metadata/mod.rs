@@ -5,6 +5,8 @@
 
 pub mod aside;
 pub mod at_once;
+pub mod by_person;
+pub mod change;
 pub mod ending;
 pub mod flush;
 pub mod holder;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::error::{self, COMMAND_FAILED, Result};
 use crate::metadata::at_once::for_each_at_once;
+use crate::metadata::by_person;
 use crate::metadata::ending::must_end;
 use crate::metadata::output::{Format, columns, print};
 use crate::metadata::ports;
@@ -84,7 +85,8 @@ impl Ps {
             error::say(complaint);
         }
         let (mut records, code) = self.settled(listing.records);
-        records.retain(|record| self.all || record.status == Status::Running);
+        let runs = |record: &Record| matches!(record.status, Status::Running | Status::Restarting);
+        records.retain(|record| self.all || runs(record));
         print(&self.text(&records)?)?;
         Ok(code)
     }
@@ -185,6 +187,9 @@ impl Rm {
         if let Some(why) = record.unreadable.as_ref().filter(|_| !self.force) {
             bail!("container {word} cannot be read; tiny-docker rm -f {word} removes it all the same: {why}");
         }
+        if self.force {
+            by_person::note(&self.state, &record)?;
+        }
         match self.remove_container(id) {
             // Somebody else was faster: another rm, or `run --rm`.
             Err(_) if !self.state.is_there(id) => Ok(()),
@@ -219,6 +224,9 @@ impl Rm {
                             return self.state.take_over(&record)?.remove();
                         }
                         _ if self.force => sleep(A_MOMENT),
+                        Status::Restarting => bail!(
+                            "container {title} is about to be started again; stop it first, or: tiny-docker rm -f {title}"
+                        ),
                         Status::Created => bail!(
                             "container {title} is about to start; try again, or: tiny-docker rm -f {title}"
                         ),
@@ -291,6 +299,9 @@ fn status(record: &Record, now: Timestamp) -> String {
             format!("Up {}", since(record.started_at.unwrap_or(record.created_at), now))
         }
         (Status::Exited, Some(at)) => format!("Exited ({code}) {} ago", since(at, now)),
+        (Status::Restarting, at) => {
+            format!("Restarting ({code}) {} ago", since(at.unwrap_or(record.created_at), now))
+        }
         (Status::Exited, None) => format!("Exited ({code})"),
     }
     // ANCHOR_END: day4_task2_status_solution

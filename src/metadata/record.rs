@@ -58,6 +58,12 @@ pub struct Record {
     pub owner: Option<Identity>,
     /// What `run` exits with; `None` if nobody saw it end.
     pub exit_code: Option<u8>,
+    /// How often its `run` has started it again. (day 14)
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+    /// If it has: what it exited with the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit_code: Option<u8>,
     /// The signal that killed it.
     pub signal: Option<String>,
     /// When it ended; if nobody saw that, when it was found.
@@ -141,6 +147,12 @@ pub enum Status {
     Running,
     /// Its command has ended.
     Exited,
+    /// Its command has ended, and its `run` is about to start it again. (day 14)
+    Restarting,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Record {
@@ -161,6 +173,8 @@ impl Record {
             pid_namespace: None,
             owner: None,
             exit_code: None,
+            restarts: 0,
+            last_exit_code: None,
             signal: None,
             finished_at: None,
             address: None,
@@ -240,9 +254,30 @@ impl Record {
         self.ports = vec![];
     }
 
+    /// Its `run` is about to start it again, once it has ended.
+    pub fn will_restart(&mut self) -> Result<()> {
+        self.status = Status::Restarting;
+        self.restarts += 1;
+        self.owned_by_this_process()
+    }
+
+    /// It is not started again after all: it has ended when and as it did.
+    pub fn gave_up(&mut self) {
+        self.status = Status::Exited;
+        (self.pid_namespace, self.owner) = (None, None);
+    }
+
+    /// What others may have changed while it ran counts from here on: see
+    /// [`State::change`](crate::metadata::state::State::change).
+    pub fn take_changes_of(&mut self, other: Record) {
+        self.name = other.name;
+        (self.plan.restart, self.plan.limits) = (other.plan.restart, other.plan.limits);
+    }
+
     /// It begins anew: what came of it before counts no more.
     pub fn begins_again(&mut self) {
         self.started_at = Some(Timestamp::now());
+        self.last_exit_code = self.exit_code;
         (self.exit_code, self.signal, self.finished_at) = (None, None, None);
         (self.oom_killed, self.reason) = (None, None);
     }
@@ -322,6 +357,10 @@ pub struct Shown<'a> {
     start_time: Option<u64>,
     boot_id: Option<&'a str>,
     exit_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restart: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restart_count: Option<u32>,
     signal: Option<&'a str>,
     finished_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -367,6 +406,8 @@ impl<'a> From<&'a Record> for Shown<'a> {
             start_time: record.start_time,
             boot_id: record.boot_id.as_deref(),
             exit_code: record.exit_code,
+            restart: Some(record.plan.restart.to_string()).filter(|_| !record.plan.restart.is_no()),
+            restart_count: Some(record.restarts).filter(|_| !record.plan.restart.is_no()),
             signal: record.signal.as_deref(),
             finished_at: record.finished_at,
             image: record.plan.image.as_ref(),

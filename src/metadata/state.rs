@@ -7,6 +7,8 @@
 //!                                      container.log      from day 5 on
 //!                                      cgroup             from day 7 on: where it is
 //!                                      layer/upper        from day 11 on: what it writes
+//!                                      ended              from day 14 on: a person ended it
+//!                                      changed            the same: another has changed the record
 //!                                      lock               held by its owner
 //!                      aside/<id>                         one that is being made or removed
 //!                      flush                              held by whoever is about to flush
@@ -240,7 +242,13 @@ impl State {
     pub fn try_own(&self, id: &str) -> Result<Option<Owner>> {
         let dir = self.dir(id);
         let path = dir.join(LOCK);
-        let lock = match OpenOptions::new().read(true).open(&path) {
+        let open = |write| OpenOptions::new().read(true).write(write).open(&path);
+        let lock = match open(true) {
+            // A disk that is read-only can be read.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EACCES)) => open(false),
+            opened => opened,
+        };
+        let lock = match lock {
             // Nobody can hold one that is not there.
             Err(error) if error.kind() == ErrorKind::NotFound && self.is_there(id) => open_to_lock(&path),
             opened => opened,
@@ -327,6 +335,12 @@ impl State {
             },
             Status::Running => {
                 record.ended_unseen();
+                owner.repair(&record);
+                Ok(record)
+            }
+            // Nobody is left who would start it again.
+            Status::Restarting => {
+                record.gave_up();
                 owner.repair(&record);
                 Ok(record)
             }

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::metadata::at_once::for_each_at_once;
+use crate::metadata::by_person;
 use crate::metadata::ending::must_end;
 use crate::metadata::pidfd::Process;
 use crate::metadata::record::{Record, Status};
@@ -110,12 +111,18 @@ impl StopContainers {
     /// Prints those that do not run any more. Returns the exit code: 1 if one of
     /// them could not be stopped.
     pub fn execute(self) -> Result<u8> {
-        Ok(for_each_at_once(&self.containers, |word| self.stop(word).map(|()| format!("{word}\n"))))
+        Ok(for_each_at_once(&self.containers, |word| self.stop_for_good(word).map(|()| format!("{word}\n"))))
+    }
+
+    /// The same, so that nobody starts it again but a person.
+    pub fn stop_for_good(&self, word: &str) -> Result<()> {
+        by_person::note(&self.state, &self.state.find(word)?)?;
+        self.stop(word)
     }
 
     // ANCHOR: stop
     /// One that has ended already is stopped already.
-    pub fn stop(&self, word: &str) -> Result<()> {
+    fn stop(&self, word: &str) -> Result<()> {
         // ANCHOR: day6_task2_stop_solution
         let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else { return Ok(()) };
         let patience = u64::try_from(self.timeout).ok().map(Duration::from_secs);
@@ -132,18 +139,29 @@ impl StopContainers {
 impl Kill {
     /// Prints those that got the signal. Returns the exit code: 1 if one did not.
     pub fn execute(self) -> Result<u8> {
-        Ok(for_each_at_once(&self.containers, |word| {
-            let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else {
-                bail!("container {word} is not running; tiny-docker ps lists those that are");
-            };
-            if self.signal != libc::SIGKILL {
-                process.signal(DAY, self.signal)?;
-            } else {
-                kill_all(DAY, &self.state.dir(&record.id), &process)?;
-                recorded(&self.state, &record, &process)?;
+        Ok(for_each_at_once(&self.containers, |word| self.kill(word).map(|()| format!("{word}\n"))))
+    }
+
+    fn kill(&self, word: &str) -> Result<()> {
+        let found = self.state.find(word)?;
+        // What ends it by force, or asks it to end, is for good.
+        let stop_signal = found.plan.stop_signal.unwrap_or(libc::SIGTERM);
+        let for_good = self.signal == libc::SIGKILL || self.signal == stop_signal;
+        if for_good {
+            by_person::note(&self.state, &found)?;
+        }
+        let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else {
+            // It was about to be started again, and now is not.
+            if for_good && found.status == Status::Restarting {
+                return Ok(());
             }
-            Ok(format!("{word}\n"))
-        }))
+            bail!("container {word} is not running; tiny-docker ps lists those that are");
+        };
+        if self.signal != libc::SIGKILL {
+            return process.signal(DAY, self.signal);
+        }
+        kill_all(DAY, &self.state.dir(&record.id), &process)?;
+        recorded(&self.state, &record, &process)
     }
 }
 
@@ -196,6 +214,8 @@ fn running(state: &State, word: &str, patience: Option<Duration>) -> Result<Opti
                 Err(error) if state.is_there(&id) => return Err(error),
                 _ => true,
             },
+            // Its `run` waits with starting it again, and has been told that it need not.
+            Status::Restarting => patience.is_some() && state.try_own(&id)?.is_some(),
             Status::Exited => true,
         };
         if gone {

@@ -1,0 +1,47 @@
+//! Day 4, for day 14: a person has ended a container. That is noted in its directory *before* the
+//! signal: whoever looks after it, and would start it again, sees it end at that moment, and must
+//! know why. What is noted stays until somebody starts it.
+
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::error::Result;
+use crate::metadata::record::Record;
+use crate::metadata::state::State;
+
+/// The note, in the container's directory. It is empty.
+pub const NOTE: &str = "ended";
+
+/// Notes that a person is about to end the container of `record`. It is an error if that cannot
+/// be noted, and it would be started again.
+pub fn note(state: &State, record: &Record) -> Result<()> {
+    let path = state.dir(&record.id).join(NOTE);
+    match OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound && !record.plan.restart.is_no() => Err(error)
+            .with_context(|| {
+                format!("note in {path:?} that container {} is not to be started again", record.title())
+            }),
+        // Removed meanwhile; or the disk is full, and nobody asks.
+        _ => Ok(()),
+    }
+}
+
+/// Has a person ended the container in `dir`? Where nobody can tell, the container that is not
+/// wanted counts for worse than the one that does not run.
+pub fn is_noted(dir: &Path) -> bool {
+    !fs::symlink_metadata(dir.join(NOTE)).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Somebody starts the container in `dir`.
+pub fn forget(dir: &Path) -> Result<()> {
+    match fs::remove_file(dir.join(NOTE)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {:?}", dir.join(NOTE)))
+        }
+        _ => Ok(()),
+    }
+}
