@@ -144,6 +144,10 @@ enum Command {
     Attach(crate::exec::attach::Attach),
     #[cfg(feature = "day14-exec")]
     Exec(Box<crate::exec::Exec>),
+    #[cfg(feature = "day14-exec")]
+    Pause(crate::supervise::pause::Pause),
+    #[cfg(feature = "day14-exec")]
+    Unpause(crate::supervise::pause::Unpause),
     #[cfg(feature = "day12-images")]
     #[command(hide = true)]
     UnpackLayer(crate::images::unpack::UnpackLayer),
@@ -399,6 +403,10 @@ impl Cli {
             Command::Attach(attach) => attach.execute(),
             #[cfg(feature = "day14-exec")]
             Command::Exec(exec) => exec.execute(),
+            #[cfg(feature = "day14-exec")]
+            Command::Pause(pause) => pause.execute(),
+            #[cfg(feature = "day14-exec")]
+            Command::Unpause(unpause) => unpause.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }

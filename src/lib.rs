@@ -18,7 +18,7 @@
 //! | 11 | `layers` | Can containers share what they do not change? |
 //! | 12 | `images` | Can I run what somebody else has packed? |
 //! | 13 | `ports` | Can the world reach in? |
-//! | 14 | `exec`, `networks` | Can it look after itself? |
+//! | 14 | `exec`, `supervise`, `networks` | Can it look after itself? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it is to be, [`inherited`] what of its caller stays with it,
@@ -84,3 +84,6 @@ pub mod exec;
 
 #[cfg(feature = "day14-exec")]
 pub mod networks;
+
+#[cfg(feature = "day14-exec")]
+pub mod supervise;

@@ -76,7 +76,9 @@ pub fn open_cgroup(dir: &Path, title: &str) -> Result<Option<OwnedFd>> {
     // Born in a cgroup that is frozen, it would not come to its exec.
     match files::read(cgroup.join("cgroup.freeze")) {
         Ok(frozen) if frozen.starts_with(b"1") => {
-            bail!("container {title} is paused; let it go on first: tiny-docker unpause {title}")
+            bail!(
+                "container {title} is paused; unpause the container before exec: tiny-docker unpause {title}"
+            )
         }
         _ => {}
     }

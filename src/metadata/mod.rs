@@ -9,6 +9,7 @@ pub mod by_person;
 pub mod change;
 pub mod ending;
 pub mod flush;
+pub mod freezer;
 pub mod holder;
 pub mod layout;
 pub mod output;

@@ -106,7 +106,10 @@ impl Ps {
                 continue;
             }
             match self.state.settle(record.clone()) {
-                Ok(record) => settled.push(record),
+                Ok(mut record) => {
+                    self.state.look_whether_paused(&mut record);
+                    settled.push(record);
+                }
                 // Removed by somebody since it was listed, or forgotten.
                 Err(_) if !self.state.is_there(&record.id) => {}
                 Err(error) => {
@@ -144,7 +147,10 @@ impl Inspect {
                 Err(error) if !self.state.is_there(&found.id) => return Err(error),
                 // Shown all the same.
                 Err(error) => (found, Some(error)),
-                Ok(record) => (record, None),
+                Ok(mut record) => {
+                    self.state.look_whether_paused(&mut record);
+                    (record, None)
+                }
             };
             let why = record.unreadable.clone();
             records.push(record);
@@ -251,7 +257,7 @@ fn table(records: &[Record], no_trunc: bool) -> String {
                 record.id.clone(),
                 record.name.clone().unwrap_or_default(),
                 record.pid.map(|pid| pid.to_string()).unwrap_or_default(),
-                if unknown(record) { "Unreadable".into() } else { status(record, now) },
+                if unknown(record) { "Unreadable".into() } else { status(record, now) + more(record) },
                 format!("{} ago", since(record.created_at, now)),
                 command(record, no_trunc),
             ]
@@ -307,6 +313,11 @@ fn status(record: &Record, now: Timestamp) -> String {
     // ANCHOR_END: day4_task2_status_solution
 }
 // ANCHOR_END: status
+
+/// What there is to say of one that runs, besides.
+fn more(record: &Record) -> &'static str {
+    if record.paused { " (Paused)" } else { "" }
+}
 
 /// The time from `then` to `now` as Docker says it: one unit, rounded down.
 pub fn since(then: Timestamp, now: Timestamp) -> String {

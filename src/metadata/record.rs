@@ -80,6 +80,9 @@ pub struct Record {
     /// Why it ended, in words, where the exit code does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether it is held up, as the kernel says: for whoever shows it. (day 14)
+    #[serde(skip)]
+    pub paused: bool,
     /// Why it cannot be read, if it cannot; then the rest is what is known all the same.
     #[serde(skip)]
     pub unreadable: Option<String>,
@@ -181,6 +184,7 @@ impl Record {
             ports: vec![],
             oom_killed: None,
             reason: None,
+            paused: false,
             unreadable: None,
         }
     }
@@ -385,6 +389,8 @@ pub struct Shown<'a> {
     oom_killed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<&'a str>,
 }
@@ -421,6 +427,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             ports: &record.ports,
             oom_killed: record.oom_killed,
             reason: record.reason.as_deref(),
+            paused: record.paused,
             unreadable: record.unreadable.as_deref(),
         }
     }

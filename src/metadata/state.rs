@@ -33,6 +33,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::error::{self, Result};
 use crate::explain::step;
 use crate::metadata::aside::Aside;
+use crate::metadata::freezer::is_paused;
 use crate::metadata::holder::holder;
 use crate::metadata::layout::{DAY, LOCK, make_private};
 use crate::metadata::owner::Owner;
@@ -313,6 +314,11 @@ impl State {
             run.has_ended(Some(PATIENCE))?;
         }
         self.own(&record.id)
+    }
+
+    /// Asks the kernel whether the container of `record` is held up.
+    pub fn look_whether_paused(&self, record: &mut Record) {
+        record.paused = record.status == Status::Running && is_paused(&self.dir(&record.id));
     }
 
     // ANCHOR: settle

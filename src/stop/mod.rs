@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::metadata::at_once::for_each_at_once;
 use crate::metadata::by_person;
 use crate::metadata::ending::must_end;
+use crate::metadata::freezer;
 use crate::metadata::pidfd::Process;
 use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
@@ -127,6 +128,7 @@ impl StopContainers {
         let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else { return Ok(()) };
         let patience = u64::try_from(self.timeout).ok().map(Duration::from_secs);
         process.signal(DAY, record.plan.stop_signal.unwrap_or(libc::SIGTERM))?;
+        freezer::let_act(DAY, &self.state.dir(&record.id))?;
         if !process.has_ended(patience)? {
             kill_all(DAY, &self.state.dir(&record.id), &process)?;
         }
@@ -158,7 +160,8 @@ impl Kill {
             bail!("container {word} is not running; tiny-docker ps lists those that are");
         };
         if self.signal != libc::SIGKILL {
-            return process.signal(DAY, self.signal);
+            process.signal(DAY, self.signal)?;
+            return freezer::let_act(DAY, &self.state.dir(&record.id));
         }
         kill_all(DAY, &self.state.dir(&record.id), &process)?;
         recorded(&self.state, &record, &process)
