@@ -19,6 +19,7 @@ pub mod ports;
 pub mod ps;
 pub mod read;
 pub mod record;
+pub mod shown;
 pub mod state;
 pub mod traces;
 pub mod tree;
