@@ -15,7 +15,9 @@ use std::process::{Command, Stdio};
 use common::World;
 
 /// The newest day of this build.
-const DAY: u8 = if cfg!(feature = "day13-ports") {
+const DAY: u8 = if cfg!(feature = "day14-exec") {
+    14
+} else if cfg!(feature = "day13-ports") {
     13
 } else if cfg!(feature = "day12-images") {
     12
@@ -80,6 +82,17 @@ fn help_is_as_it_was() {
         "load",
         "commit",
         "port",
+        "exec",
+        "create",
+        "start",
+        "restart",
+        "attach",
+        "network create",
+        "network ls",
+        "network inspect",
+        "network connect",
+        "network disconnect",
+        "network prune",
     ];
     let there = match DAY {
         1..=3 => 4,
@@ -89,6 +102,7 @@ fn help_is_as_it_was() {
         9 => 11,
         11 => 19,
         12 => 33,
+        13 => 34,
         _ => commands.len(),
     };
     let of_commands = commands[..there].iter().map(|command| command.split(' ').chain(["--help"]).collect());
@@ -120,9 +134,10 @@ fn explain_is_as_it_was() {
             "--explain run --net none --layer layer --layer rootfs -v data:/srv -v ./rootfs/etc:/mnt:ro --tmpfs /tmp --rm sh -c true"
         }
         12 => "--explain run --net none --image lab/web:v1 --rm true",
-        _ => {
+        13 => {
             "--explain run --rootfs rootfs --ip 10.10.0.7 -p 8080:80 -p 10.10.0.1:5353:53/udp -p 127.0.0.1:9090:90 --rm sh -c true"
         }
+        _ => "--explain run --rootfs rootfs --net back --network-alias db --rm sh -c true",
     };
     if DAY >= 3 {
         world.copy_of_rootfs("rootfs");
@@ -130,10 +145,16 @@ fn explain_is_as_it_was() {
     }
     #[cfg(feature = "day12-images")]
     load_an_image(&world);
+    if DAY >= 14 {
+        world.tiny_docker(["network", "create", "back"]).assert().success();
+    }
     forward_nothing();
     let assert = world.tiny_docker(words.split(' ')).env("PATH", "/usr/bin:/bin").assert().success();
     let narration = normalise(&utf8(&assert.get_output().stderr), &world);
     insta::assert_snapshot!(format!("explain_day{DAY}"), narration);
+    if DAY >= 14 {
+        world.tiny_docker(["network", "rm", "back"]).assert().success();
+    }
 }
 
 /// Day 12: an image of two layers, `lab/web:v1`.
@@ -317,6 +338,12 @@ fn normalise(text: &str, world: &World) -> String {
     // same, such as the distribution's busybox, then gets a number as ids do.
     let digest = regex::Regex::new(r"\b([0-9a-f]{12})[0-9a-f]{52}\b").unwrap();
     let text = digest.replace_all(&text, "$1…");
+    // A network's bridge, called by the beginning of its id, and the port of its name server.
+    let text = one_after_the_other(&text, r"\btd-[0-9a-f]{6}\b", |n| {
+        format!("td-{:06x}", (n as u64 + 1) * 0x5b_7c21 % (1 << 24))
+    });
+    let port = regex::Regex::new(r"(127\.0\.0\.11:53 to port |127\.0\.0\.11:)\d{4,5}\b").unwrap();
+    let text = port.replace_all(&text, "${1}40053");
     let text = one_after_the_other(&text, r"\b[0-9a-f]{12}\b", |n| {
         // No two of them begin alike.
         format!("{:012x}", (n as u64 + 4) * 0x3f2a_81c0_9b7d % (1 << 48))

@@ -4,6 +4,7 @@
 //! tried: in a thread of its own, in namespaces of its own that end with it. What
 //! stays is at most a module that the kernel has loaded for it.
 
+mod exec;
 mod ports;
 
 use std::fmt::Write;
@@ -164,6 +165,15 @@ impl Doctor {
             (13, "old UDP flows", Box::new(|| apart(ports::connections)), "modprobe nf_conntrack_netlink"),
             (13, "firewalls", Box::new(ports::firewalls), ""),
             (13, "127.0.0.1", Box::new(|| ports::loopback(&self.subnet.lan()?.bridge)), ""),
+            (14, "running containers", Box::new(|| apart(exec::joining)), "boot a kernel of 5.8 or newer"),
+            (
+                14,
+                "their terminals",
+                Box::new(exec::descriptors),
+                "let root trace processes: kernel.yama.ptrace_scope",
+            ),
+            (14, "their processes", Box::new(exec::freezer), "see cgroup version 2"),
+            (14, "after a boot", Box::new(exec::systemd), ""),
         ];
         for (day, name, flag) in NAMESPACES {
             checks.push((day, name, Box::new(move || apart(move || namespace(flag))), HOW_MANY_NAMESPACES));
