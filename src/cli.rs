@@ -129,8 +129,10 @@ enum Command {
     Save(crate::images::archive::Save),
     #[cfg(feature = "day12-images")]
     Load(crate::images::load::Load),
-    #[cfg(feature = "day12-images")]
+    #[cfg(all(feature = "day12-images", not(feature = "day14-exec")))]
     Commit(crate::images::commit::Commit),
+    #[cfg(feature = "day14-exec")]
+    Commit(crate::supervise::commit::CommitPaused),
     #[cfg(feature = "day13-ports")]
     Port(crate::ports::command::Port),
     /// Make a container as run does, but do not start it; print its id

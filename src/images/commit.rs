@@ -65,6 +65,16 @@ struct Layer {
 }
 
 impl Commit {
+    /// The state directory.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The container's id or name.
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
     /// Prints the image's id. Returns the exit code.
     pub fn execute(self) -> Result<u8> {
         print(&format!("{}\n", self.commit().map_err(failed)?))

@@ -128,6 +128,7 @@ impl StopContainers {
         let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else { return Ok(()) };
         let patience = u64::try_from(self.timeout).ok().map(Duration::from_secs);
         process.signal(DAY, record.plan.stop_signal.unwrap_or(libc::SIGTERM))?;
+        // From day 14 on it may be paused, and would take it only when it goes on.
         freezer::let_act(DAY, &self.state.dir(&record.id))?;
         if !process.has_ended(patience)? {
             kill_all(DAY, &self.state.dir(&record.id), &process)?;

@@ -2,6 +2,8 @@
 //!
 //! What goes on with a container while it runs: it is held up and goes on ([`pause`]).
 
+pub mod commit;
+pub mod hold;
 pub mod pause;
 
 const DAY: u8 = 14;
