@@ -150,6 +150,12 @@ enum Command {
     Pause(crate::supervise::pause::Pause),
     #[cfg(feature = "day14-exec")]
     Unpause(crate::supervise::pause::Unpause),
+    #[cfg(feature = "day14-exec")]
+    Top(crate::supervise::top::Top),
+    #[cfg(feature = "day14-exec")]
+    Update(crate::supervise::update::Update),
+    #[cfg(feature = "day14-exec")]
+    Rename(crate::supervise::rename::Rename),
     #[cfg(feature = "day12-images")]
     #[command(hide = true)]
     UnpackLayer(crate::images::unpack::UnpackLayer),
@@ -409,6 +415,12 @@ impl Cli {
             Command::Pause(pause) => pause.execute(),
             #[cfg(feature = "day14-exec")]
             Command::Unpause(unpause) => unpause.execute(),
+            #[cfg(feature = "day14-exec")]
+            Command::Top(top) => top.execute(),
+            #[cfg(feature = "day14-exec")]
+            Command::Update(update) => update.execute(),
+            #[cfg(feature = "day14-exec")]
+            Command::Rename(rename) => rename.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }

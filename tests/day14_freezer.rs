@@ -93,12 +93,13 @@ fn task4_a_paused_container_does_nothing_until_it_goes_on() {
 #[ignore = "privileged: make vm-test"]
 fn task4_pause_returns_when_all_are_held_up() {
     let world = World::new();
-    // So little of a processor that it takes them a while to come to the kernel at all.
     let script = "for i in $(seq 24); do (while :; do :; done) & done; touch /all; wait";
-    let id = web(&world, &["--cpus", "0.05"], script);
+    let id = web(&world, &[], script);
     let all = file(&world, "all");
     until("all of them run", || all.exists());
-    for _ in 0..3 {
+    // So little of a processor that it takes them a while to come to the kernel at all.
+    fs::write(cgroup(&id).join("cpu.max"), "2000 100000").unwrap();
+    for _ in 0..2 {
         world.tiny_docker(["pause", "web"]).assert().success();
         let events = fs::read_to_string(cgroup(&id).join("cgroup.events")).unwrap();
         assert!(events.contains("frozen 1\n"), "pause has returned, and not all are held up: {events}");
@@ -229,7 +230,7 @@ fn held_up_commit(world: &World, flags: &[&str]) -> std::process::Child {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task4_commit_holds_the_container_up_meanwhile() {
+fn task4_long_commit_holds_the_container_up_meanwhile() {
     let world = World::new();
     base(&world);
     let words = ["run", "-d", "--net", "none", "--name", "web", "--image", "lab/base", "sh", "-c", COUNTS];

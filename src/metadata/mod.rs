@@ -98,7 +98,7 @@ fn take_up(state: &State, id: &str, container: &mut Container) -> Result<(Owner,
 impl Mechanism for Metadata {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         if let Some(name) = &self.name {
-            check_name(name)?;
+            check_name("--name", name)?;
         }
         container.plan.auto_remove = self.rm;
         if let Some(before) = &self.again {
@@ -195,13 +195,13 @@ impl Mechanism for Metadata {
 
 // ANCHOR: name
 /// Docker's rule for names: a letter or digit, then at least one more of
-/// letters, digits, `_`, `.`, `-`.
-fn check_name(name: &str) -> Result<()> {
+/// letters, digits, `_`, `.`, `-`. `what` it is, for the error.
+pub fn check_name(what: &str, name: &str) -> Result<()> {
     // ANCHOR: day4_task1_check_name_solution
     let fine = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if name.len() < 2 || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(fine) {
         bail!(
-            "--name {name:?}: expected two or more of letters, digits, '_', '.' and '-', the first a letter or digit, such as web-1"
+            "{what} {name:?}: expected two or more of letters, digits, '_', '.' and '-', the first a letter or digit, such as web-1"
         );
     }
     Ok(())

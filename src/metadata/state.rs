@@ -112,11 +112,7 @@ impl State {
         make_private(&containers)?;
         let containers = fs::canonicalize(&containers).with_context(|| format!("look at {containers:?}"))?;
         let _ = Aside::sweep(&containers);
-        let names = File::open(&containers).with_context(|| format!("open {containers:?}"))?;
-        if let Some(name) = &record.name {
-            lock(&names, false, Some(PATIENCE), "the list of names")?;
-            self.check_free(name)?;
-        }
+        let _nobody_else = record.name.as_ref().map(|name| self.reserve(name)).transpose()?;
         let aside = Aside::open(&containers)?;
         loop {
             record.id = new_id()?;
@@ -135,6 +131,15 @@ impl State {
         }
     }
     // ANCHOR_END: create
+
+    /// The right to call a container `name`: it is free, and as long as this value lives nobody
+    /// else takes any.
+    pub fn reserve(&self, name: &str) -> Result<File> {
+        let containers = self.containers();
+        let names = File::open(&containers).with_context(|| format!("open {containers:?}"))?;
+        lock(&names, false, Some(PATIENCE), "the list of names")?;
+        self.check_free(name).map(|()| names)
+    }
 
     fn check_free(&self, name: &str) -> Result<()> {
         for holder in self.list()?.records {
