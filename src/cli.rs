@@ -4,7 +4,8 @@
 //! in a row.
 
 #[cfg(feature = "day14-exec")]
-use std::ffi::OsStr;
+mod again;
+
 use std::ffi::OsString;
 
 use anyhow::bail;
@@ -192,6 +193,10 @@ struct Run {
     #[command(flatten)]
     metadata: crate::metadata::Metadata,
 
+    #[cfg(feature = "day14-exec")]
+    #[command(flatten)]
+    supervision: crate::supervise::Supervision,
+
     #[cfg(feature = "day5-logs")]
     #[command(flatten)]
     logs: crate::logs::Logs,
@@ -241,7 +246,7 @@ struct Run {
 }
 
 impl Run {
-    /// The mechanisms of a run, in the order of their days but for one.
+    /// The mechanisms of a run, in the order of their days but for two.
     fn mechanisms(self) -> Box<Mechanisms> {
         Box::new([
             // What the flags of all others come on top of.
@@ -258,6 +263,10 @@ impl Run {
             Box::new(self.process),
             #[cfg(feature = "day4-metadata")]
             Box::new(self.metadata),
+            // Says, before the end is written down, whether it is one; and hears a signal before
+            // it is passed on.
+            #[cfg(feature = "day14-exec")]
+            Box::new(self.supervision),
             #[cfg(feature = "day5-logs")]
             Box::new(self.logs),
             #[cfg(feature = "day6-stop")]
@@ -328,10 +337,15 @@ impl Cli {
         match self.command {
             #[cfg(not(feature = "day12-images"))]
             Command::Run(run) => run.execute(),
-            #[cfg(feature = "day12-images")]
+            #[cfg(all(feature = "day12-images", not(feature = "day14-exec")))]
             Command::Run(mut run) => {
                 run.image.fetch(run.metadata.state())?;
                 run.execute()
+            }
+            #[cfg(feature = "day14-exec")]
+            Command::Run(mut run) => {
+                run.image.fetch(run.metadata.state())?;
+                run.execute_and_look_after()
             }
 
             #[cfg(feature = "day4-metadata")]
@@ -445,38 +459,6 @@ impl Run {
         let container = Container::new(Plan::new(self.command.clone()));
         container::run(container, &mut self.mechanisms())
         // ANCHOR_END: day1_task1_execute_solution
-    }
-}
-
-#[cfg(feature = "day14-exec")]
-impl Run {
-    /// Makes the container, and prints its id.
-    fn create(self) -> Result<u8> {
-        let mut container = Container::new(Plan::new(self.command.clone()));
-        container.parts.only_made = true;
-        container::run(container, &mut self.mechanisms())
-    }
-
-    /// Runs the container of `record` once more. `says`: in the background, and what to print
-    /// when it runs.
-    fn again(
-        state: &crate::metadata::state::State,
-        record: crate::metadata::record::Record,
-        says: Option<&str>,
-    ) -> Result<u8> {
-        let before = [OsStr::new("tiny-docker"), "--root".as_ref(), state.path().as_os_str(), "run".as_ref()];
-        let words = crate::exec::again::words(&record.plan, says.is_some());
-        let words = before.into_iter().map(OsString::from).chain(words);
-        let matches = Cli::command().try_get_matches_from(words)?;
-        let Command::Run(mut run) = Cli::from_arg_matches(&matches)?.command else {
-            bail!("the words of a run are another command's")
-        };
-        let container = Container::new(record.plan.clone());
-        run.metadata.again(record);
-        if let Some(says) = says {
-            run.logs.says(says);
-        }
-        container::run(container, &mut run.mechanisms()).map_err(crate::error::failed)
     }
 }
 

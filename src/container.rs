@@ -10,10 +10,11 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::fcntl::OFlag;
@@ -22,6 +23,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, chdir, pipe2};
 
+use crate::clone::clone;
 use crate::command;
 use crate::error::{self, Result, exit_code};
 use crate::explain::{self, shell, step};
@@ -164,6 +166,8 @@ pub struct End {
     /// Whether what is remembered of it stays although its command never ran: it was there
     /// before, or is only made. (day 14)
     pub kept: bool,
+    /// Whether it is to be started again, and then for how long it has run. (day 14)
+    pub again: Option<Duration>,
     /// What the runtime itself failed in, in words: for a log and a record, where nobody
     /// may be there any more who could be told.
     pub failures: Vec<String>,
@@ -228,13 +232,18 @@ pub type Mechanisms = [Box<dyn Mechanism>];
 ///
 /// `cleanup` runs in reverse over every mechanism whose `prepare` was called,
 /// whatever happened in between.
-pub fn run(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> {
+pub fn run(container: Container, mechanisms: &mut Mechanisms) -> Result<u8> {
     // Whoever started us may have left files open, and they are not the
     // container's. Now, not at exec: a rootfs in which some path is a link to
     // /proc/self/fd/3 would use them before. (CVE-2024-21626)
     let describe = || ("close_range(3, ~0, 0)".into(), "exec 3>&- 4>&- …".into());
     // SAFETY: none of the runtime's own is open yet.
     step(1, describe, || unsafe { kernel::close_inherited_files() })?;
+    run_once_more(container, mechanisms)
+}
+
+/// The same in a process that has run one already: what is open is its own. (day 14)
+pub fn run_once_more(mut container: Container, mechanisms: &mut Mechanisms) -> Result<u8> {
     // Before anything is made: from here on a signal can no longer end the
     // runtime between two steps, with the second half undone.
     let signals = Signals::block()?;
@@ -319,14 +328,6 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
     Ok(child)
 }
 // ANCHOR_END: start
-
-/// Makes the child in new namespaces.
-fn clone(namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
-    let day = if namespaces.is_empty() { 1 } else { 2 };
-    let describe = || describe_clone(namespaces, cgroup.is_some());
-    // SAFETY: this process has one thread: what needs more starts them once the child is there.
-    step(day, describe, || unsafe { kernel::clone3(namespaces, cgroup.map(AsFd::as_fd)) })
-}
 
 // ANCHOR: wait
 /// From the command's first moment to its last. Returns its exit code.
@@ -425,26 +426,3 @@ fn die_with_the_parent(report: &Report) -> Result<()> {
     // ANCHOR_END: day1_task4_die_with_the_parent_solution
 }
 // ANCHOR_END: die_with_the_parent
-
-/// `clone3` as `--explain` shows it, and what a shell does instead.
-fn describe_clone(namespaces: CloneFlags, into_cgroup: bool) -> (String, String) {
-    let options = [
-        (CloneFlags::CLONE_NEWUTS, "--uts"),
-        (CloneFlags::CLONE_NEWPID, "--pid --fork"),
-        (CloneFlags::CLONE_NEWNS, "--mount"),
-        (CloneFlags::CLONE_NEWIPC, "--ipc"),
-        (CloneFlags::CLONE_NEWNET, "--net"),
-    ];
-    let mut by_hand =
-        String::from(if into_cgroup { "echo 0 > …/cgroup.procs; unshare" } else { "unshare" });
-    for (_, option) in options.iter().filter(|(flag, _)| namespaces.contains(*flag)) {
-        by_hand.push(' ');
-        by_hand.push_str(option);
-    }
-    if namespaces.is_empty() {
-        return ("clone3(no flags: a fork)".into(), "a shell forks for every command".into());
-    }
-    let into_cgroup = into_cgroup.then_some("CLONE_INTO_CGROUP");
-    let flags: Vec<&str> = namespaces.iter_names().map(|(name, _)| name).chain(into_cgroup).collect();
-    (format!("clone3({})", flags.join(" | ")), by_hand)
-}

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -159,9 +160,17 @@ pub fn is_ignored(signal: Signal) -> bool {
 /// The signals by which a person, a script or a closing terminal tells the runtime to end.
 pub const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP];
 
+static TOLD_TO_END: AtomicBool = AtomicBool::new(false);
+
+/// Whether the first of those that do nothing has come: see [`let_the_second_act`].
+pub fn was_told_to_end() -> bool {
+    TOLD_TO_END.load(Relaxed)
+}
+
 /// The next of `signals` does nothing; the one after it has its default action.
 pub fn let_the_second_act(signals: &[Signal]) -> nix::Result<()> {
     extern "C" fn first_one(_: c_int) {
+        TOLD_TO_END.store(true, Relaxed);
         // On whatever signal: the second may be another one.
         for signal in ENDING {
             let _ = reset_signal(signal);

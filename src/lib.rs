@@ -28,6 +28,7 @@
 //! write to stdout and stderr, [`error`] has the exit codes.
 
 pub mod cli;
+pub mod clone;
 pub mod command;
 pub mod container;
 pub mod error;

@@ -43,6 +43,10 @@ pub struct Logs {
     #[arg(short, long)]
     tty: bool,
 
+    /// Whether this process is in the background already, and stays there.
+    #[arg(skip)]
+    stays: bool,
+
     #[arg(skip)]
     wires: Wires,
 
@@ -59,6 +63,16 @@ impl Logs {
     pub fn says(&mut self, words: &str) {
         self.says = Some(words.into());
     }
+
+    /// Whether the container is to run in the background. (day 14)
+    pub fn in_background(&self) -> bool {
+        self.detach
+    }
+
+    /// This process is in the background if the container is to be: it has run before. (day 14)
+    pub fn stay(&mut self) {
+        self.stays = true;
+    }
 }
 
 // ANCHOR: mechanism
@@ -72,7 +86,7 @@ impl Mechanism for Logs {
             return Ok(());
         }
         self.wires = Wires::new(self.detach, self.interactive, self.tty)?;
-        if self.detach {
+        if self.detach && !self.stays {
             // From here on we are another process.
             self.ready = Some(supervisor::detach(self.says.as_deref().unwrap_or(&id))?);
             owner::changes_hands(&dir)?;

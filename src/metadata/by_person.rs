@@ -8,13 +8,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::Context;
+use nix::sys::signal::Signal;
 
 use crate::error::Result;
-use crate::metadata::record::Record;
+use crate::metadata::layout::DAY;
+use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
 
 /// The note, in the container's directory. It is empty.
 pub const NOTE: &str = "ended";
+
+/// Ends the wait of a `run` that is about to start its container again. (It means nothing to one
+/// that does not wait.)
+pub const WAKE: Signal = Signal::SIGURG;
 
 /// Notes that a person is about to end the container of `record`. It is an error if that cannot
 /// be noted, and it would be started again.
@@ -26,7 +32,18 @@ pub fn note(state: &State, record: &Record) -> Result<()> {
                 format!("note in {path:?} that container {} is not to be started again", record.title())
             }),
         // Removed meanwhile; or the disk is full, and nobody asks.
-        _ => Ok(()),
+        Err(_) => Ok(()),
+        // Whoever is about to start it again looks, before it waits. If it waits already, that is
+        // in the record by now.
+        Ok(_) => state.read(&record.id).map_or(Ok(()), |record| wake(&record)),
+    }
+}
+
+fn wake(record: &Record) -> Result<()> {
+    let waits = record.owner.filter(|_| record.status == Status::Restarting && record.is_visible().is_ok());
+    match waits.map(|owner| owner.process()).transpose()?.flatten() {
+        Some(owner) => owner.signal(DAY, WAKE as i32),
+        None => Ok(()),
     }
 }
 

@@ -23,6 +23,11 @@ pub mod shown;
 pub mod state;
 pub mod traces;
 pub mod tree;
+pub mod turn;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::unistd::Pid;
@@ -33,7 +38,7 @@ use crate::wait::Arrived;
 
 use self::flush::Alarm;
 use self::owner::Owner;
-use self::record::Record;
+use self::record::{Record, Status};
 use self::state::State;
 
 /// The flags of day 4.
@@ -58,6 +63,10 @@ pub struct Metadata {
     #[arg(skip)]
     again: Option<Record>,
 
+    /// One that this process starts once more, and then again: see [`Keeper`].
+    #[arg(skip)]
+    keeper: Keeper,
+
     /// Rings when the container has been running for a moment.
     #[arg(skip)]
     alarm: Option<Alarm>,
@@ -75,15 +84,64 @@ impl Metadata {
     pub fn again(&mut self, record: Record) {
         self.again = Some(record);
     }
+
+    /// Where it is kept at its end, if it is to be started again, and taken from. (day 14)
+    pub fn keeper(&mut self) -> &mut Keeper {
+        &mut self.keeper
+    }
+
+    /// Writes down the end of a container, and keeps it if it is to be started again.
+    fn close(&self, owner: Owner, mut record: Record, again: Option<Duration>) -> Result<()> {
+        let turn = owner.turn(&mut record)?;
+        if again.is_some() {
+            record.will_restart()?;
+        }
+        owner.write_end(&record)?;
+        drop(turn);
+        let Some(ran_for) = again else {
+            flush::soon_after_us(&owner.dir);
+            return Ok(());
+        };
+        flush::soon(&owner.dir);
+        self.keeper.replace(Some(Kept { owner, record, ran_for }));
+        Ok(())
+    }
 }
 
-/// Becomes the owner of the container `id`, which does not run.
-fn take_up(state: &State, id: &str, container: &mut Container) -> Result<(Owner, Record)> {
-    let owner = state.own(id)?;
-    let mut record = state.read(id)?;
-    if record.process()?.is_some() {
-        bail!("container {} runs already", record.title());
-    }
+/// What there is between two lives of a container that its `run` starts again. The lock is held
+/// all the time: there is no moment at which nobody looks after it. (day 14)
+pub type Keeper = Rc<RefCell<Option<Kept>>>;
+
+/// A container that is to be started again.
+#[derive(Debug)]
+pub struct Kept {
+    /// The right to.
+    pub owner: Owner,
+    /// What is remembered of it.
+    pub record: Record,
+    /// How long it has run.
+    pub ran_for: Duration,
+}
+
+/// Becomes the owner of the container `id`, which does not run; `kept`: it is already.
+fn take_up(
+    state: &State,
+    id: &str,
+    kept: Option<Kept>,
+    container: &mut Container,
+) -> Result<(Owner, Record)> {
+    let (owner, mut record) = match kept {
+        Some(Kept { owner, record, .. }) => (owner, record),
+        None => {
+            let (owner, mut record) = (state.own(id)?, state.read(id)?);
+            if record.process()?.is_some() {
+                bail!("container {} runs already", record.title());
+            }
+            by_person::forget(&owner.dir)?;
+            record.restarts = 0;
+            (owner, record)
+        }
+    };
     record.owned_by_this_process()?;
     // Of a start that was killed.
     traces::remove_cgroup_of(&owner.dir)?;
@@ -102,7 +160,8 @@ impl Mechanism for Metadata {
         }
         container.plan.auto_remove = self.rm;
         if let Some(before) = &self.again {
-            self.owned = Some(take_up(&self.state, &before.id, container)?);
+            let kept = self.keeper.take();
+            self.owned = Some(take_up(&self.state, &before.id, kept, container)?);
             return Ok(());
         }
         let mut record = Record::new(container.plan.clone(), self.name.take());
@@ -131,10 +190,12 @@ impl Mechanism for Metadata {
         }
         record.started(child.as_raw())?;
         owner.make_room(record)?;
-        match self.again {
-            Some(_) => owner.sign_again(record)?,
-            None => owner.sign(record)?,
+        if self.again.is_none() {
+            owner.sign(record)?;
+            return owner.write(record);
         }
+        owner.sign_again(record)?;
+        let _turn = owner.turn(record)?;
         owner.write(record)
     }
 
@@ -162,23 +223,32 @@ impl Mechanism for Metadata {
                 record.oom_killed = container.end.oom_killed;
                 let failures = || Some(container.end.failures.join("; ")).filter(|words| !words.is_empty());
                 record.reason = container.end.reason.clone().or_else(failures);
+                let id = record.id.clone();
                 // The command has ended as it did, whether that can be written down or not.
-                match owner.write_end(&record) {
-                    Ok(()) => flush::soon_after_us(&owner.dir),
-                    Err(error) => error::print(
-                        &error.context(format!("container {}: its end could not be written down", record.id)),
-                    ),
+                if let Err(error) = self.close(owner, record, container.end.again) {
+                    error::print(
+                        &error.context(format!("container {id}: its end could not be written down")),
+                    );
                 }
                 Ok(())
             }
             // It was there before, or is only made.
             None if container.end.kept => {
                 let mut record = self.again.take().unwrap_or(record);
+                if container.end.again.is_some() {
+                    record.reason = Some(container.end.failures.join("; "));
+                    return self.close(owner, record, container.end.again);
+                }
                 if container.parts.only_made {
                     record.plan = container.plan.clone();
                 }
+                if record.status == Status::Restarting {
+                    record.gave_up();
+                }
                 (record.owner, record.pid_namespace) = (None, None);
+                let turn = owner.turn(&mut record)?;
                 owner.write(&record)?;
+                drop(turn);
                 flush::soon_after_us(&owner.dir);
                 if container.parts.only_made {
                     output::print(&format!("{}\n", record.id))?;

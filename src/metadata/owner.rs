@@ -18,6 +18,7 @@ use crate::metadata::read::known;
 use crate::metadata::record::Record;
 use crate::metadata::traces;
 use crate::metadata::tree::remove_tree;
+use crate::metadata::turn::{self, Turn};
 
 /// Room on the disk for the last record, made before the command starts.
 const ROOM: &str = "config.json.room";
@@ -47,6 +48,16 @@ impl Owner {
     /// The owner of the container in `dir`: whoever has locked `lock`.
     pub fn new(dir: PathBuf, lock: File) -> Owner {
         Owner { dir, lock }
+    }
+
+    /// Waits until nobody else writes the record, and takes into `record` what others have changed
+    /// in it. For as long as what this returns lives, nobody does.
+    pub fn turn(&self, record: &mut Record) -> Result<Turn<'_>> {
+        let turn = Turn::take(&self.lock)?;
+        if let Some(changed) = turn::changed(&self.dir)? {
+            record.take_changes_of(changed);
+        }
+        Ok(turn)
     }
 
     /// Renames the container's directory to `dir`. Returns whether it did: not if there is one

@@ -2,6 +2,8 @@
 //! copies is some more. A process may have 1024, where nobody asked for more: it asks, up to
 //! what it may have. The container's own limit stays what it was. (getrlimit(2), RLIMIT_NOFILE)
 
+use std::sync::OnceLock;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::Result;
@@ -16,7 +18,9 @@ pub struct OpenFiles(Rlimit);
 impl OpenFiles {
     /// Raises the limit of this process, and with it that of its children, as far as it may.
     pub fn raise() -> Result<OpenFiles> {
-        let before = getrlimit(Resource::Nofile);
+        // Of a container that is started again by this process: what it was the first time.
+        static BEFORE: OnceLock<Rlimit> = OnceLock::new();
+        let before = BEFORE.get_or_init(|| getrlimit(Resource::Nofile)).clone();
         let all = Rlimit { current: before.maximum, maximum: before.maximum };
         let count = before.maximum.map_or("unlimited".into(), |count| count.to_string());
         let describe = || (format!("setrlimit(RLIMIT_NOFILE, {count})"), format!("ulimit -Sn {count}"));
