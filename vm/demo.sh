@@ -27,10 +27,16 @@ type_it wget -qO- http://127.0.0.1:8080/os-release
 type_it tiny-docker run -d --init --memory 64m --pids-limit 32 --name web --rootfs rootfs/busybox /bin/sh -c '
 echo "I go on when you have left"; exec sleep 1000'
 type_it tiny-docker ps
+type_it tiny-docker exec -u app -e WHO=you web sh -c 'echo "$WHO are $(id -un), beside:"; ps -o pid,user,args'
 type_it tiny-docker stats --no-stream
 type_it tiny-docker logs -t web
 type_it tiny-docker stop -t 1 web site
 type_it tiny-docker ps -a
+type_it tiny-docker network create back
+type_it tiny-docker run -d --name db --net back --network-alias database --rootfs rootfs/busybox sleep 1000
+type_it tiny-docker run --rm --net back --rootfs rootfs/busybox ping -c 1 database
+type_it tiny-docker rm -f db
+type_it tiny-docker network rm back
 type_it mkdir -p layer/srv
 type_it tiny-docker run --name layered --layer layer --layer rootfs/busybox sh -c '
 echo "written into a layer of my own" >/srv/mine; rm /etc/os-release; ls /srv'
