@@ -87,6 +87,8 @@ fn help_is_as_it_was() {
         "start",
         "restart",
         "attach",
+        "pause",
+        "unpause",
         "network create",
         "network ls",
         "network inspect",
