@@ -829,6 +829,24 @@ fn task5_long_a_web_application_of_three_containers_finds_its_parts() {
     assert_eq!(visit(&door).map(number).unwrap(), first.map(|first| first + 1), "the next visit");
     assert_eq!(found(&world, &front, "db"), NOBODY, "the database, for the front");
 
+    // Each of them dies, and is there again, by the same name, whatever its address is now.
+    for name in ["database", "server", "front"] {
+        let life = pid(&world, name);
+        kill(life, Signal::SIGKILL).unwrap();
+        until("it runs again", || {
+            let record = world.inspect(name);
+            record["restart_count"] == 1 && record["status"] == "running"
+        });
+        let mut next = None;
+        until("the application answers again", || {
+            next = visit(&door).ok().and_then(number);
+            next.is_some()
+        });
+        assert_ne!(pid(&world, name), life, "the process of {name} after its restart");
+        assert!(next > first, "the visits are counted on: {first:?}, {next:?}");
+        first = next;
+    }
+
     // The database goes, and the application says so; a new one comes, with another address.
     let before = found(&world, &server, "db");
     world.tiny_docker(["rm", "-f", "database"]).assert().success();
@@ -847,7 +865,7 @@ fn task5_long_a_web_application_of_three_containers_finds_its_parts() {
         seen = visit(&door).unwrap();
         !seen.starts_with("no database")
     });
-    assert_eq!(number(seen), first.map(|first| first + 2), "what the volume has kept");
+    assert!(number(seen.clone()) > first, "what the volume has kept: {first:?}, {seen}");
     script("stop.sh");
     world.tiny_docker(["volume", "rm", "data"]).assert().success();
     assert_eq!(left_of_networks(), "");

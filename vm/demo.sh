@@ -32,6 +32,12 @@ type_it tiny-docker stats --no-stream
 type_it tiny-docker logs -t web
 type_it tiny-docker stop -t 1 web site
 type_it tiny-docker ps -a
+type_it tiny-docker run -d --name steady --restart always --rootfs rootfs/busybox sleep 1000
+type_it sh -c "kill -KILL \$(tiny-docker inspect steady | sed -n 's/.*\"pid\": \([0-9]*\),/\1/p')"
+until tiny-docker inspect steady | grep -q '"restart_count": 1' && tiny-docker exec steady true 2>/dev/null; do sleep 0.1; done
+type_it tiny-docker ps
+type_it tiny-docker stop -t 1 steady
+type_it tiny-docker rm steady
 type_it tiny-docker network create back
 type_it tiny-docker run -d --name db --net back --network-alias database --rootfs rootfs/busybox sleep 1000
 type_it tiny-docker run --rm --net back --rootfs rootfs/busybox ping -c 1 database

@@ -13,7 +13,7 @@ tiny-docker volume create data
 start() { # NAME FLAGS…: the program of that name
     name=$1
     shift
-    tiny-docker run -d --name "$name" --rootfs "$ROOTFS" --memory 128m \
+    tiny-docker run -d --name "$name" --rootfs "$ROOTFS" --restart always --memory 128m --pids-limit 32 \
         -v "$programs/$name.py:/program.py:ro" "$@" python3 -u /program.py
 }
 start database --net back --network-alias db -v data:/data
