@@ -157,6 +157,8 @@ enum Command {
     Update(crate::supervise::update::Update),
     #[cfg(feature = "day14-exec")]
     Rename(crate::supervise::rename::Rename),
+    #[cfg(feature = "day14-exec")]
+    Events(crate::supervise::events::Events),
     #[cfg(feature = "day12-images")]
     #[command(hide = true)]
     UnpackLayer(crate::images::unpack::UnpackLayer),
@@ -435,6 +437,8 @@ impl Cli {
             Command::Update(update) => update.execute(),
             #[cfg(feature = "day14-exec")]
             Command::Rename(rename) => rename.execute(),
+            #[cfg(feature = "day14-exec")]
+            Command::Events(events) => events.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }

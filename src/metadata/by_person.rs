@@ -3,7 +3,7 @@
 //! know why. What is noted stays until somebody starts it.
 
 use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -15,18 +15,23 @@ use crate::metadata::layout::DAY;
 use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
 
-/// The note, in the container's directory. It is empty.
+/// The note, in the container's directory: `stop 15`, for whoever watches.
 pub const NOTE: &str = "ended";
 
 /// Ends the wait of a `run` that is about to start its container again. (It means nothing to one
 /// that does not wait.)
 pub const WAKE: Signal = Signal::SIGURG;
 
-/// Notes that a person is about to end the container of `record`. It is an error if that cannot
-/// be noted, and it would be started again.
-pub fn note(state: &State, record: &Record) -> Result<()> {
+/// Notes that a person is about to end the container of `record`, by `command` and with the signal
+/// of this number. It is an error if that cannot be noted, and it would be started again.
+pub fn note(state: &State, record: &Record, command: &str, signal: i32) -> Result<()> {
     let path = state.dir(&record.id).join(NOTE);
-    match OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path) {
+    let mut opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    // That it is there is what counts. On a disk that is full it stays empty.
+    if let Ok(note) = &mut opened {
+        let _ = note.write_all(format!("{command} {signal}\n").as_bytes());
+    }
+    match opened {
         Err(error) if error.kind() != ErrorKind::NotFound && !record.plan.restart.is_no() => Err(error)
             .with_context(|| {
                 format!("note in {path:?} that container {} is not to be started again", record.title())
@@ -51,6 +56,17 @@ fn wake(record: &Record) -> Result<()> {
 /// wanted counts for worse than the one that does not run.
 pub fn is_noted(dir: &Path) -> bool {
     !fs::symlink_metadata(dir.join(NOTE)).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// By which command a person has ended the container in `dir`, and with which signal; `None`:
+/// nobody has, or nobody can tell.
+pub fn by_what(dir: &Path) -> Option<(String, i32)> {
+    let mut text = String::new();
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let note = OpenOptions::new().read(true).custom_flags(flags).open(dir.join(NOTE)).ok()?;
+    note.take(64).read_to_string(&mut text).ok()?;
+    let (command, signal) = text.trim_end().split_once(' ')?;
+    Some((command.into(), signal.parse().ok()?))
 }
 
 /// Somebody starts the container in `dir`.

@@ -195,7 +195,7 @@ impl Rm {
             bail!("container {word} cannot be read; tiny-docker rm -f {word} removes it all the same: {why}");
         }
         if self.force {
-            by_person::note(&self.state, &record)?;
+            by_person::note(&self.state, &record, "rm", libc::SIGKILL)?;
         }
         match self.remove_container(id) {
             // Somebody else was faster: another rm, or `run --rm`.

@@ -117,7 +117,9 @@ impl StopContainers {
 
     /// The same, so that nobody starts it again but a person.
     pub fn stop_for_good(&self, word: &str) -> Result<()> {
-        by_person::note(&self.state, &self.state.find(word)?)?;
+        let record = self.state.find(word)?;
+        let signal = record.plan.stop_signal.unwrap_or(libc::SIGTERM);
+        by_person::note(&self.state, &record, "stop", signal)?;
         self.stop(word)
     }
 
@@ -151,7 +153,7 @@ impl Kill {
         let stop_signal = found.plan.stop_signal.unwrap_or(libc::SIGTERM);
         let for_good = self.signal == libc::SIGKILL || self.signal == stop_signal;
         if for_good {
-            by_person::note(&self.state, &found)?;
+            by_person::note(&self.state, &found, "kill", self.signal)?;
         }
         let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else {
             // It was about to be started again, and now is not.

@@ -1,16 +1,20 @@
 //! Day 14: supervision. *Can it look after itself?*
 //!
 //! What is done with a container while it runs: it is held up and goes on ([`pause`]), its
-//! processes are shown ([`top`]), its limits and its name are changed ([`update`], [`rename`]). And
-//! what becomes of it when it has ended: it is started again ([`restart`]).
+//! processes are shown ([`top`]), its limits and its name are changed ([`update`], [`rename`]),
+//! and whoever wants to know what happens to it is told ([`events`]). And what becomes of it when
+//! it has ended: it is started again ([`restart`]).
 
 pub mod commit;
+pub mod events;
+pub mod filter;
 pub mod hold;
 pub mod pause;
 pub mod policy;
 pub mod process;
 pub mod rename;
 pub mod restart;
+pub mod seen;
 pub mod top;
 pub mod update;
 

@@ -16,10 +16,11 @@ use crate::metadata::flush;
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
 use crate::metadata::traces;
+use crate::plan::Restart;
 
-use super::DAY;
+use super::{DAY, policy};
 
-/// Change the limits of containers
+/// Change the limits of containers, and when they are started again
 #[derive(Debug, clap::Args)]
 pub struct Update {
     #[command(flatten)]
@@ -41,6 +42,10 @@ pub struct Update {
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<String>,
 
+    /// When to start it again once it has ended: no, on-failure[:N], always, unless-stopped
+    #[arg(long, value_name = "POLICY", value_parser = policy::parse)]
+    restart: Option<Restart>,
+
     /// Their ids or names
     #[arg(required = true)]
     containers: Vec<String>,
@@ -53,9 +58,10 @@ impl Update {
     /// Prints those that were changed. Returns the exit code: 1 if one could not be.
     pub fn execute(self) -> Result<u8> {
         let flags = [&self.memory, &self.memory_swap, &self.cpus, &self.pids_limit];
-        if flags.iter().all(|flag| flag.is_none()) {
+        if flags.iter().all(|flag| flag.is_none()) && self.restart.is_none() {
             return Err(failed(anyhow::anyhow!(
-                "there is nothing to change; expected at least one of --memory, --memory-swap, --cpus and --pids-limit"
+                "there is nothing to change; expected at least one of --memory, --memory-swap, --cpus, \
+                 --pids-limit and --restart"
             )));
         }
         Ok(for_each_at_once(&self.containers, |word| {
@@ -72,17 +78,24 @@ impl Update {
         let mut undo = Vec::new();
         let dir = self.state.dir(id);
         let written = self.state.change(id, |record| {
-            let changes = self.changes(&record.plan.limits)?;
-            if let Some(process) = record.process()? {
+            let changes = self.wanted(&record.plan.limits)?;
+            let restart = self.restart.unwrap_or(record.plan.restart);
+            if record.plan.auto_remove && !restart.is_no() {
+                bail!(
+                    "container {} was started with --rm, which forgets it at its end; so nobody can start it again",
+                    record.title()
+                );
+            }
+            if !changes.is_empty() && record.process()?.is_some() {
                 let cgroup = traces::cgroup_of(&dir)?;
                 let none =
                     || format!("container {} has no cgroup, and so it can have no limits", record.title());
                 let cgroup = cgroup.with_context(none)?;
                 must_fit(&cgroup, &changes).with_context(|| format!("container {}", record.title()))?;
                 undo = write_all(&cgroup, &changes)?.into_iter().map(|old| (cgroup.clone(), old)).collect();
-                drop(process);
             }
             plan(record, &changes);
+            record.plan.restart = restart;
             Ok(())
         });
         if written.is_err() {
@@ -93,12 +106,12 @@ impl Update {
         written.map(drop)
     }
 
-    // ANCHOR: changes
+    // ANCHOR: wanted
     /// The flags as what the kernel's files take, for a container that has the limits `now`. What
     /// is typed for swap is memory and swap together; the file is swap alone. So whoever changes
     /// one of the two, and does not say so, changes the other.
-    fn changes(&self, now: &[(String, String)]) -> Result<Changes> {
-        // ANCHOR: day14_task4_changes_solution
+    fn wanted(&self, now: &[(String, String)]) -> Result<Changes> {
+        // ANCHOR: day14_task4_wanted_solution
         let value = |file: &str| now.iter().find(|(name, _)| name == file).map(|(_, value)| value.as_str());
         let memory_now = value("memory.max").and_then(|text| text.parse::<u64>().ok());
         let mut changes = Changes::new();
@@ -124,9 +137,9 @@ impl Update {
             changes.push(("pids.max", parse_pids(text)?));
         }
         Ok(changes)
-        // ANCHOR_END: day14_task4_changes_solution
+        // ANCHOR_END: day14_task4_wanted_solution
     }
-    // ANCHOR_END: changes
+    // ANCHOR_END: wanted
 }
 
 /// The limit of swap, where the limit of memory alone becomes `memory`, as `text` says. What both
