@@ -92,6 +92,7 @@ fn help_is_as_it_was() {
         "top",
         "update",
         "rename",
+        "events",
         "network create",
         "network ls",
         "network inspect",
