@@ -423,9 +423,9 @@ fn task4_events_tells_what_the_kernel_does() {
     let world = World::new();
     let script =
         "while [ ! -e /go ]; do sleep 0.05; done; dd if=/dev/zero of=/dev/shm/x bs=1M count=60; exit 5";
-    start(&world, "web", &["-m", "16m"], script);
     let mut events = watch(&world, &[]);
-    assert_eq!(event(&mut events).0, "start", "what there was");
+    start(&world, "web", &["-m", "16m"], script);
+    happens(&mut events, "web", &["create", "start"]);
     world.tiny_docker(["pause", "web"]).assert().success();
     happens(&mut events, "web", &["pause"]);
     world.tiny_docker(["unpause", "web"]).assert().success();
