@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -129,6 +130,11 @@ fn task4_what_does_not_run_cannot_be_paused() {
     world.tiny_docker(["pause", "web"]).assert().code(1).stderr(contains("has no cgroup"));
     assert!(!is_paused(&world), "it runs: {}", world.ps());
     world.remove_all();
+    // And one that runs and has one can be.
+    web(&world, &[], "exec sleep 1000");
+    world.tiny_docker(["pause", "nosuch", "web"]).assert().code(1).stdout("web\n");
+    assert!(is_paused(&world), "one of two that were asked for: {}", world.ps());
+    world.remove_all();
 }
 
 #[test]
@@ -182,6 +188,7 @@ fn task4_killed_at_any_moment_pause_leaves_what_can_go_on() {
         let mut command = world.tiny_docker(["pause", "web"]);
         let output = command.env("TINY_DOCKER_DIE_AT", format!("parent:{moment}")).output().unwrap();
         let place = format!("killed at parent:{moment}: {}", said(&output));
+        assert!(output.status.success() || output.status.signal() == Some(9), "{place}");
         let asked = fs::read_to_string(cgroup(&id).join("cgroup.freeze")).unwrap() == "1\n";
         assert_eq!(is_paused(&world), asked, "what ps says, {place}");
         if asked {
@@ -214,7 +221,8 @@ fn held_up_commit(world: &World, flags: &[&str]) -> std::process::Child {
     let output = world.tiny_docker(&words).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let steps: Vec<&str> = told.lines().filter(|line| line.contains("] parent ")).collect();
-    let packing = steps.iter().position(|line| line.contains("commit-")).unwrap_or(steps.len() - 1);
+    let packing =
+        steps.iter().position(|line| line.contains("commit-")).unwrap_or(steps.len().saturating_sub(1));
     let at = steps.iter().position(|line| line.contains("poll(cgroup.events")).unwrap_or(packing) + 2;
     let mut command = std::process::Command::new(common::binary());
     command.arg("commit").args(flags).arg("web").current_dir(world.dir());
