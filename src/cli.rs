@@ -199,6 +199,10 @@ struct Run {
     #[command(flatten)]
     supervision: crate::supervise::Supervision,
 
+    #[cfg(feature = "day14-exec")]
+    #[command(flatten)]
+    health: crate::supervise::health::HealthFlags,
+
     #[cfg(feature = "day5-logs")]
     #[command(flatten)]
     logs: crate::logs::Logs,
@@ -269,6 +273,8 @@ impl Run {
             // it is passed on.
             #[cfg(feature = "day14-exec")]
             Box::new(self.supervision),
+            #[cfg(feature = "day14-exec")]
+            Box::new(self.health),
             #[cfg(feature = "day5-logs")]
             Box::new(self.logs),
             #[cfg(feature = "day6-stop")]

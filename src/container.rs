@@ -30,7 +30,7 @@ use crate::explain::{self, shell, step};
 use crate::identity::{User, assume, hand_over};
 use crate::inherited;
 use crate::kernel::{self, Clone};
-use crate::plan::{Plan, PublishedPort};
+use crate::plan::{HealthCheck, Plan, PublishedPort};
 use crate::report::{self, Report};
 use crate::wait::{self, Arrived, Child, Signals, exit_code_of};
 
@@ -126,6 +126,8 @@ pub struct Defaults {
     pub user: Option<String>,
     /// An absolute path.
     pub working_dir: Option<PathBuf>,
+    /// How to find out whether it is well.
+    pub health: Option<HealthCheck>,
 }
 
 /// A mount that is planned: what was opened on the host, while there were paths to it, is

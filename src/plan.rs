@@ -12,6 +12,8 @@ use clap::ValueEnum;
 use nix::sched::CloneFlags;
 use serde::{Deserialize, Serialize};
 
+pub use crate::care::{HealthCheck, Restart};
+
 // ANCHOR: plan
 /// What a container is to be. The command line says the first of it, and every
 /// mechanism's `prepare` adds what its flags ask for. Paths on the host are absolute.
@@ -80,6 +82,9 @@ pub struct Plan {
     /// When it is started again, once it has ended.
     #[serde(default, skip_serializing_if = "Restart::is_no")]
     pub restart: Restart,
+    /// How to find out, again and again, whether it does what it is there for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
     /// What it is connected to; `None`: nobody said, so to all that the host is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
@@ -180,43 +185,6 @@ pub struct Attachment {
     pub ip: Option<Ipv4Addr>,
 }
 
-// ANCHOR: restart
-/// When a container that has ended is started again, by the `run` that looks after it. (day 14)
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Restart {
-    /// Never.
-    #[default]
-    No,
-    /// When its exit code is not 0, and at most so often; `None`: as often as it happens.
-    OnFailure(Option<u32>),
-    /// Whatever it exits with, unless a person ended it; and after a boot.
-    Always,
-    /// The same; but after a boot only if no person had ended it before.
-    UnlessStopped,
-}
-// ANCHOR_END: restart
-
-impl Restart {
-    /// Whether it is never started again.
-    pub fn is_no(&self) -> bool {
-        *self == Restart::No
-    }
-}
-
-/// As people type it: `on-failure:3`.
-impl fmt::Display for Restart {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Restart::No => f.write_str("no"),
-            Restart::OnFailure(None) => f.write_str("on-failure"),
-            Restart::OnFailure(Some(times)) => write!(f, "on-failure:{times}"),
-            Restart::Always => f.write_str("always"),
-            Restart::UnlessStopped => f.write_str("unless-stopped"),
-        }
-    }
-}
-
 // ANCHOR: published_port
 /// A port of the host that leads to one of the container's. (day 13)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -298,6 +266,7 @@ impl Plan {
             init: false,
             limits: vec![],
             restart: Restart::No,
+            health: None,
             network: None,
             networks: vec![],
             ip: None,

@@ -212,6 +212,7 @@ fn apply(image: &Settings, container: &mut Container) -> Result<()> {
         environment: image.env.iter().filter(is_set).map(OsString::from).collect(),
         user: Some(image.user.clone()).filter(|user| !user.is_empty()),
         working_dir: absolute(&image.working_dir, "working directory")?,
+        health: image.healthcheck.clone(),
     };
     let plan = &mut container.plan;
     for path in image.volumes.keys() {

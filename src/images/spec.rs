@@ -10,6 +10,7 @@ use std::fmt::{self, Display};
 use anyhow::Context;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::care::HealthCheck;
 use crate::error::Result;
 use crate::images::digest::Digest;
 
@@ -163,6 +164,9 @@ pub struct Settings {
     /// `SIGTERM`, `15`; empty: SIGTERM.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
+    /// How to find out whether it is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthCheck>,
 }
 
 /// `{}`: what Go's sets have for a value in JSON.

@@ -10,6 +10,7 @@ pub mod change;
 pub mod ending;
 pub mod flush;
 pub mod freezer;
+pub mod health;
 pub mod holder;
 pub mod layout;
 pub mod output;

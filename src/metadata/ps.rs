@@ -108,7 +108,7 @@ impl Ps {
             }
             match self.state.settle(record.clone()) {
                 Ok(mut record) => {
-                    self.state.look_whether_paused(&mut record);
+                    self.state.look_closer(&mut record);
                     settled.push(record);
                 }
                 // Removed by somebody since it was listed, or forgotten.
@@ -149,7 +149,7 @@ impl Inspect {
                 // Shown all the same.
                 Err(error) => (found, Some(error)),
                 Ok(mut record) => {
-                    self.state.look_whether_paused(&mut record);
+                    self.state.look_closer(&mut record);
                     (record, None)
                 }
             };
@@ -317,7 +317,11 @@ fn status(record: &Record, now: Timestamp) -> String {
 
 /// What there is to say of one that runs, besides.
 fn more(record: &Record) -> &'static str {
-    if record.paused { " (Paused)" } else { "" }
+    match &record.health {
+        _ if record.paused => " (Paused)",
+        Some(health) => health.status.in_words(),
+        None => "",
+    }
 }
 
 /// The time from `then` to `now` as Docker says it: one unit, rounded down.

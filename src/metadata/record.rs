@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::files;
+use crate::metadata::health::Health;
 use crate::metadata::pidfd::Process;
 use crate::plan::{Plan, PublishedPort};
 use crate::wait::signal_name;
@@ -82,6 +83,9 @@ pub struct Record {
     /// Whether it is held up, as the kernel says: for whoever shows it. (day 14)
     #[serde(skip)]
     pub paused: bool,
+    /// While it runs, and is checked: how it is. For whoever shows it. (day 14)
+    #[serde(skip)]
+    pub health: Option<Health>,
     /// Why it cannot be read, if it cannot; then the rest is what is known all the same.
     #[serde(skip)]
     pub unreadable: Option<String>,
@@ -184,6 +188,7 @@ impl Record {
             oom_killed: None,
             reason: None,
             paused: false,
+            health: None,
             unreadable: None,
         }
     }

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::metadata::health::Health;
 use crate::metadata::record::{Record, Status};
 use crate::plan::{Attachment, ImageUsed, MountPoint, Network, PublishedPort};
 use crate::wait::signal_name;
@@ -60,6 +61,8 @@ pub struct Shown<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<&'a Health>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<&'a str>,
 }
 
@@ -96,6 +99,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             oom_killed: record.oom_killed,
             reason: record.reason.as_deref(),
             paused: record.paused,
+            health: record.health.as_ref(),
             unreadable: record.unreadable.as_deref(),
         }
     }

@@ -34,6 +34,7 @@ use crate::error::{self, Result};
 use crate::explain::step;
 use crate::metadata::aside::Aside;
 use crate::metadata::freezer::is_paused;
+use crate::metadata::health::Health;
 use crate::metadata::holder::holder;
 use crate::metadata::layout::{DAY, LOCK, make_private};
 use crate::metadata::owner::Owner;
@@ -321,9 +322,15 @@ impl State {
         self.own(&record.id)
     }
 
-    /// Asks the kernel whether the container of `record` is held up.
-    pub fn look_whether_paused(&self, record: &mut Record) {
-        record.paused = record.status == Status::Running && is_paused(&self.dir(&record.id));
+    /// Looks at what the record of a container that runs does not say: the kernel knows whether it
+    /// is held up, and whoever checks it how it is.
+    pub fn look_closer(&self, record: &mut Record) {
+        if record.status != Status::Running {
+            return;
+        }
+        let dir = self.dir(&record.id);
+        record.paused = is_paused(&dir);
+        record.health = record.plan.health.as_ref().and_then(|_| Health::of(&dir));
     }
 
     // ANCHOR: settle

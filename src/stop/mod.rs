@@ -182,8 +182,11 @@ impl Wait {
     fn wait(&self, word: &str) -> Result<u8> {
         // ANCHOR: day6_task3_wait_solution
         let id = self.state.find(word)?.id;
-        if let Some((_, process)) = running(&self.state, &id, None)? {
+        if let Some((record, process)) = running(&self.state, &id, None)? {
             process.has_ended(None)?;
+            if let Some(code) = before_the_next_life(&self.state, &record)? {
+                return Ok(code);
+            }
         }
         // Whoever saw it end writes that down before it lets go of the container.
         match self.state.own(&id) {
@@ -239,6 +242,26 @@ fn running(state: &State, word: &str, patience: Option<Duration>) -> Result<Opti
     }
 }
 // ANCHOR_END: running
+
+/// What the life of a container exited with that `record` is of, and that has ended, if the
+/// container is started again: then nobody lets go of it. `None`: it is not.
+fn before_the_next_life(state: &State, record: &Record) -> Result<Option<u8>> {
+    let since = Instant::now();
+    while since.elapsed() < PATIENCE {
+        let Ok(now) = state.read(&record.id) else { break };
+        match now.status {
+            Status::Restarting => return Ok(now.exit_code),
+            // That is the next one already.
+            Status::Running if (now.pid, now.start_time) != (record.pid, record.start_time) => {
+                return Ok(now.last_exit_code);
+            }
+            // Its end is about to be written down, or nobody is left who could.
+            Status::Running if state.try_own(&record.id)?.is_none() => sleep(A_MOMENT),
+            _ => break,
+        }
+    }
+    Ok(None)
+}
 
 /// Waits until a container that got its last signal has ended, and whoever runs
 /// it has written that down.

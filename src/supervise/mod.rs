@@ -8,9 +8,11 @@
 pub mod commit;
 pub mod events;
 pub mod filter;
+pub mod health;
 pub mod hold;
 pub mod pause;
 pub mod policy;
+pub mod probe;
 pub mod process;
 pub mod rename;
 pub mod restart;

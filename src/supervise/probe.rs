@@ -1,0 +1,109 @@
+//! Day 14: one check of a container's health: a `tiny-docker exec`, what it writes, and its end.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
+use nix::unistd::pipe2;
+use rustix::io::ioctl_fionread;
+
+use crate::error::Result;
+use crate::logs::pump::poll_some;
+use crate::metadata::health::Check;
+use crate::metadata::pidfd::Process;
+
+/// So many bytes of what it writes are remembered.
+const OUTPUT: usize = 4096;
+
+/// A check that runs. Dropping it ends it.
+pub struct Probe {
+    child: Child,
+    /// The same process, to be waited for together with others.
+    process: Process,
+    /// What it writes.
+    written: File,
+    begun: Timestamp,
+}
+
+impl Probe {
+    /// Begins to check the container in `dir` by `test`: `CMD` and words, or `CMD-SHELL` and a line.
+    pub fn start(dir: &Path, test: &[String]) -> Result<Probe> {
+        let words: Vec<&str> = match test {
+            [kind, words @ ..] if kind == "CMD" => words.iter().map(String::as_str).collect(),
+            [kind, line, ..] if kind == "CMD-SHELL" => vec!["/bin/sh", "-c", line],
+            _ => bail!("a check of {test:?}: expected CMD and words, or CMD-SHELL and a line"),
+        };
+        let root = dir.ancestors().nth(2).context("the container's directory has no parent")?;
+        let id = dir.file_name().context("the container's directory has no name")?;
+        let (written, write) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+        // Another program: this process has threads, and cannot be cloned as `exec` does it.
+        let mut exec = Command::new("/proc/self/exe");
+        exec.arg("--root").arg(root).arg("exec").arg(id).arg("--").args(words);
+        exec.stdin(Stdio::null()).stdout(write.try_clone().context("dup a pipe")?).stderr(write);
+        let begun = Timestamp::now();
+        let child = exec.spawn().context("start a process")?;
+        let process = Process::open(child.id() as i32)?.context("the check's process is gone")?;
+        Ok(Probe { child, process, written: written.into(), begun })
+    }
+
+    // ANCHOR: result
+    /// Waits for its end, at most for `timeout`. `None`: `stopped` was closed before.
+    pub fn result(mut self, timeout: Duration, stopped: &OwnedFd) -> Result<Option<Check>> {
+        let until = Instant::now() + timeout;
+        let mut output = Vec::new();
+        let mut is_open = true;
+        let exit_code = loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let [said, ended, stop] = poll_some(
+                [
+                    is_open.then_some((self.written.as_fd(), PollFlags::POLLIN)),
+                    Some((self.process.as_fd(), PollFlags::POLLIN)),
+                    Some((stopped.as_fd(), PollFlags::POLLIN)),
+                ],
+                Some(left),
+            )?;
+            if !stop.is_empty() {
+                return Ok(None);
+            }
+            if !said.is_empty() {
+                is_open = self.read(&mut output)?;
+            } else if !ended.is_empty() {
+                let status = self.child.wait().context("wait for the check")?;
+                break status.code().unwrap_or(-1);
+            } else if left.is_zero() {
+                output = format!("Health check exceeded timeout ({timeout:?})").into_bytes();
+                break -1;
+            }
+        };
+        output.truncate(OUTPUT);
+        let output = String::from_utf8_lossy(&output).into_owned();
+        Ok(Some(Check { start: self.begun, end: Timestamp::now(), exit_code, output }))
+    }
+    // ANCHOR_END: result
+
+    /// Reads what there is. Returns whether there may be more.
+    fn read(&mut self, output: &mut Vec<u8>) -> Result<bool> {
+        let count = ioctl_fionread(&self.written).context("look at a pipe")?.max(1).min(OUTPUT as u64);
+        let mut buffer = vec![0; count as usize];
+        let count = self.written.read(&mut buffer).context("read what the check writes")?;
+        if output.len() < OUTPUT {
+            output.extend_from_slice(&buffer[..count]);
+        }
+        Ok(count > 0)
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // Its command ends with it. One that has ended already was reaped.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
