@@ -28,6 +28,7 @@ use nix::unistd::{Pid, fchdir, setsid};
 use crate::container::{self, Container, Join, Mechanism};
 use crate::error::{CANNOT_EXECUTE, Failure, RUNTIME_ERROR, Result, exit_code, failed};
 use crate::explain::{shell, step};
+use crate::kernel::send_signal;
 use crate::logs::supervisor::{self, Ready};
 use crate::logs::wires::Wires;
 use crate::metadata::state::State;
@@ -39,6 +40,10 @@ use crate::wait::Arrived;
 use self::target::Target;
 
 const DAY: u8 = 14;
+
+/// The signal by which a check of a container's health is ended that takes too long: its command
+/// gets SIGKILL, and this process reaps it as ever.
+pub const END_OF_A_CHECK: i32 = libc::SIGALRM;
 
 /// Run a command in a container that runs
 #[derive(Debug, clap::Args)]
@@ -70,6 +75,10 @@ pub struct Exec {
     /// The directory that it starts in (without it: the container's)
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<PathBuf>,
+
+    /// It is a check of the container's health: see [`END_OF_A_CHECK`].
+    #[arg(long, hide = true)]
+    is_check: bool,
 
     /// The container's id or name
     container: String,
@@ -171,7 +180,9 @@ impl Mechanism for Exec {
     }
 
     fn signalled(&mut self, child: Pid, arrived: Arrived) -> Result<bool> {
-        if !self.wires.signalled(arrived) {
+        if self.is_check && arrived.signal == END_OF_A_CHECK {
+            send_signal(child, libc::SIGKILL).context("kill the check's command")?;
+        } else if !self.wires.signalled(arrived) {
             pass_on(child, arrived)?;
         }
         // A runtime that is told to stop, as by Ctrl-Z, still does that itself.

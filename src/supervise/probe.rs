@@ -15,9 +15,13 @@ use nix::unistd::pipe2;
 use rustix::io::ioctl_fionread;
 
 use crate::error::Result;
+use crate::exec::END_OF_A_CHECK;
 use crate::logs::pump::poll_some;
 use crate::metadata::health::Check;
 use crate::metadata::pidfd::Process;
+use crate::wait::PATIENCE;
+
+use super::DAY;
 
 /// So many bytes of what it writes are remembered.
 const OUTPUT: usize = 4096;
@@ -45,7 +49,7 @@ impl Probe {
         let (written, write) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
         // Another program: this process has threads, and cannot be cloned as `exec` does it.
         let mut exec = Command::new("/proc/self/exe");
-        exec.arg("--root").arg(root).arg("exec").arg(id).arg("--").args(words);
+        exec.arg("--root").arg(root).args(["exec", "--is-check"]).arg(id).arg("--").args(words);
         exec.stdin(Stdio::null()).stdout(write.try_clone().context("dup a pipe")?).stderr(write);
         let begun = Timestamp::now();
         let child = exec.spawn().context("start a process")?;
@@ -101,9 +105,14 @@ impl Probe {
 }
 
 impl Drop for Probe {
+    /// Ends its command, and then it: its command is its child, and of whoever is killed somebody
+    /// else has to reap the children. A container cannot end while one of them is a zombie.
     fn drop(&mut self) {
-        // Its command ends with it. One that has ended already was reaped.
-        let _ = self.child.kill();
+        let _ = self.process.signal(DAY, END_OF_A_CHECK);
+        if !self.process.has_ended(Some(PATIENCE)).unwrap_or(false) {
+            let _ = self.child.kill();
+        }
+        // (One that has ended was reaped, or is now.)
         let _ = self.child.wait();
     }
 }
