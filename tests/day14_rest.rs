@@ -426,7 +426,8 @@ fn task4_events_tells_what_the_kernel_does() {
     let script =
         "while [ ! -e /go ]; do sleep 0.05; done; dd if=/dev/zero of=/dev/shm/x bs=1M count=60; exit 5";
     let mut events = watch(&world, &[]);
-    start(&world, "web", &["-m", "16m"], script);
+    start(&world, "web", &["-m", "64m"], script);
+    world.tiny_docker(["update", "-m", "16m", "web"]).assert().success();
     happens(&mut events, "web", &["create", "start"]);
     world.tiny_docker(["pause", "web"]).assert().success();
     happens(&mut events, "web", &["pause"]);
@@ -440,6 +441,9 @@ fn task4_events_tells_what_the_kernel_does() {
     happens(&mut events, "web", &["unpause"]);
     world.tiny_docker(["exec", "web", "touch", "/go"]).assert().success();
     happens(&mut events, "web", &["oom", "die"]);
+    // The limit that it has run out of is the new one.
+    let reason = world.inspect("web")["reason"].clone();
+    assert!(reason.as_str().is_some_and(|words| words.contains("limit of 16777216 bytes")), "why: {reason}");
     world.remove_all();
 }
 

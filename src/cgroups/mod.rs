@@ -102,7 +102,8 @@ impl Mechanism for Cgroups {
     fn cleanup(&mut self, container: &mut Container) -> Result<()> {
         let Some(cgroup) = self.cgroup.take() else { return Ok(()) };
         let kills = oom_kills(&cgroup);
-        let limit = self.memory.take().filter(|_| matches!(kills, Ok(1..)) && had_run_out(&cgroup));
+        let ran_out = matches!(kills, Ok(1..)) && had_run_out(&cgroup);
+        let limit = if ran_out { limit_of(&cgroup, self.memory.take()) } else { None };
         // Also when that could not be read: it counts only while it is there. And what cannot
         // be removed is a complaint: the command has had its end, whatever it was.
         if let Err(error) = traces::remove_cgroup(&cgroup) {
@@ -158,6 +159,17 @@ fn in_words(command_itself: bool, limit: Option<&str>) -> String {
             "out of memory: the machine, or a cgroup above the container's, had none left, and the kernel killed {whom}"
         ),
     }
+}
+
+/// The limit of memory that `cgroup` has by now, as it was `typed`, or in bytes where it has been
+/// changed since. The kernel keeps whole pages.
+fn limit_of(cgroup: &Path, typed: Option<String>) -> Option<String> {
+    const PAGE: u64 = 4096;
+    let now =
+        String::from_utf8(files::read(cgroup.join("memory.max")).ok()?).ok()?.trim().parse::<u64>().ok()?;
+    let is_it =
+        |text: &String| parse_memory(text).ok().flatten().is_some_and(|typed| typed / PAGE == now / PAGE);
+    Some(typed.filter(is_it).unwrap_or(format!("{now} bytes")))
 }
 
 /// Which controllers `limits` need: what stands before the dot.

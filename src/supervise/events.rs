@@ -19,7 +19,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -99,7 +99,7 @@ impl Events {
             let left = left.map(|left| left.unsigned_abs());
             let Some(changed) = watcher.wait(left)? else { return Ok(()) };
             for id in changed {
-                is_read &= self.print(&watcher.look(&id))?;
+                is_read &= self.print(&watcher.look(&id)?)?;
             }
         }
         Ok(())
@@ -135,7 +135,7 @@ impl Watcher {
             processes: BTreeMap::new(),
         };
         for id in watcher.all()? {
-            watcher.look(&id);
+            watcher.look(&id)?;
         }
         Ok(watcher)
     }
@@ -151,13 +151,13 @@ impl Watcher {
     ///
     /// What is looked at is watched before: a change comes before the look, and is seen, or after
     /// it, and is told.
-    fn look(&mut self, id: &str) -> Vec<Event> {
+    fn look(&mut self, id: &str) -> Result<Vec<Event>> {
         // ANCHOR: day14_task4_look_solution
         let dir = self.state.dir(id);
-        self.add(&dir, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE, id);
+        self.add(&dir, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE, id)?;
         if let Ok(Some(cgroup)) = traces::cgroup_of(&dir) {
             for file in ["cgroup.events", "memory.events"] {
-                self.add(&cgroup.join(file), AddWatchFlags::IN_MODIFY, id);
+                self.add(&cgroup.join(file), AddWatchFlags::IN_MODIFY, id)?;
             }
         }
         let now = Seen::now(&self.state, id);
@@ -171,16 +171,23 @@ impl Watcher {
             Some(now) => drop(self.seen.insert(id.into(), now)),
             None => drop(self.seen.remove(id)),
         }
-        events
+        Ok(events)
         // ANCHOR_END: day14_task4_look_solution
     }
     // ANCHOR_END: look
 
     /// What is not there need not be watched: the look will tell.
-    fn add(&mut self, path: &Path, flags: AddWatchFlags, id: &str) {
-        if let Ok(watch) = self.changes.add_watch(path, flags) {
-            self.watched.insert(watch, id.into());
+    fn add(&mut self, path: &Path, flags: AddWatchFlags, id: &str) -> Result<()> {
+        match self.changes.add_watch(path, flags) {
+            Ok(watch) => drop(self.watched.insert(watch, id.into())),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENODEV) => {}
+            Err(Errno::ENOSPC) => bail!(
+                "watch {path:?}: as many things are watched as one user may; allow more: \
+                 sysctl fs.inotify.max_user_watches=1000000"
+            ),
+            Err(error) => return Err(error).with_context(|| format!("watch {path:?}")),
         }
+        Ok(())
     }
 
     /// Waits until something changes. Returns which containers are to be looked at, in order;
