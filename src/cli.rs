@@ -5,6 +5,9 @@
 
 #[cfg(feature = "day14-exec")]
 mod again;
+mod empty;
+#[cfg(feature = "day14-exec")]
+mod running;
 
 use std::ffi::OsString;
 
@@ -144,21 +147,8 @@ enum Command {
     #[cfg(feature = "day14-exec")]
     Restart(crate::exec::start::Restart),
     #[cfg(feature = "day14-exec")]
-    Attach(crate::exec::attach::Attach),
-    #[cfg(feature = "day14-exec")]
-    Exec(Box<crate::exec::Exec>),
-    #[cfg(feature = "day14-exec")]
-    Pause(crate::supervise::pause::Pause),
-    #[cfg(feature = "day14-exec")]
-    Unpause(crate::supervise::pause::Unpause),
-    #[cfg(feature = "day14-exec")]
-    Top(crate::supervise::top::Top),
-    #[cfg(feature = "day14-exec")]
-    Update(crate::supervise::update::Update),
-    #[cfg(feature = "day14-exec")]
-    Rename(crate::supervise::rename::Rename),
-    #[cfg(feature = "day14-exec")]
-    Events(crate::supervise::events::Events),
+    #[command(flatten)]
+    Running(running::RunningCommand),
     #[cfg(feature = "day12-images")]
     #[command(hide = true)]
     UnpackLayer(crate::images::unpack::UnpackLayer),
@@ -317,7 +307,7 @@ impl Cli {
             value.is_empty() && name.as_encoded_bytes().starts_with(b"TINY_DOCKER_")
         };
         if std::env::vars_os().any(is_empty) {
-            let command = without_empty_variables(Cli::all_commands());
+            let command = empty::without_empty_variables(Cli::all_commands());
             return Cli::from_arg_matches(&command.try_get_matches()?);
         }
         let matches = match Cli::command().try_get_matches() {
@@ -430,35 +420,11 @@ impl Cli {
             #[cfg(feature = "day14-exec")]
             Command::Restart(restart) => restart.execute(Run::again),
             #[cfg(feature = "day14-exec")]
-            Command::Attach(attach) => attach.execute(),
-            #[cfg(feature = "day14-exec")]
-            Command::Exec(exec) => exec.execute(),
-            #[cfg(feature = "day14-exec")]
-            Command::Pause(pause) => pause.execute(),
-            #[cfg(feature = "day14-exec")]
-            Command::Unpause(unpause) => unpause.execute(),
-            #[cfg(feature = "day14-exec")]
-            Command::Top(top) => top.execute(),
-            #[cfg(feature = "day14-exec")]
-            Command::Update(update) => update.execute(),
-            #[cfg(feature = "day14-exec")]
-            Command::Rename(rename) => rename.execute(),
-            #[cfg(feature = "day14-exec")]
-            Command::Events(events) => events.execute(),
+            Command::Running(command) => command.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }
     }
-}
-
-fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |arg: &clap::Arg| {
-        let value = arg.get_env().and_then(std::env::var_os);
-        value.is_some_and(|value| value.is_empty())
-    };
-    command
-        .mut_args(|arg| if is_empty(&arg) { arg.env(None::<&str>) } else { arg })
-        .mut_subcommands(without_empty_variables)
 }
 
 // ANCHOR: execute

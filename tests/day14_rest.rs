@@ -405,6 +405,16 @@ fn task4_events_tells_what_happens_as_it_happens() {
     assert_eq!(happens(&mut events, "site", &["rename"])["oldName"], "web");
     world.tiny_docker(["rm", "site"]).assert().success();
     happens(&mut events, "site", &["destroy"]);
+    // Whoever is asked whether it is well.
+    let flags = ["--health-cmd", "[ -e /well ]", "--health-interval", "50ms", "--health-retries", "1"];
+    start(&world, "well", &flags, "exec sleep 1000");
+    happens(&mut events, "well", &["create", "start", "health_status: unhealthy"]);
+    world.tiny_docker(["exec", "well", "touch", "/well"]).assert().success();
+    happens(&mut events, "well", &["health_status: healthy"]);
+    world.tiny_docker(["kill", "well"]).assert().success();
+    happens(&mut events, "well", &["kill", "die"]);
+    world.tiny_docker(["rm", "well"]).assert().success();
+    happens(&mut events, "well", &["destroy"]);
     // Killed, with whoever looks after it: nobody writes that down but whoever finds it.
     start(&world, "dead", &[], "exec sleep 1000");
     happens(&mut events, "dead", &["create", "start"]);

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// In the container's directory.
-const FILE: &str = "health.json";
+pub const FILE: &str = "health.json";
 
 /// It is never longer, in bytes.
 const LONGEST: u64 = 1 << 20;

@@ -4,7 +4,7 @@
 //! The kernel tells that something has changed, and not what: so each container that has changed is
 //! looked at, and compared with how it was before ([`seen`](super::seen)). It tells of
 //!
-//! - the directories of the containers, which come and go by `rename`, and in each the record;
+//! - the directories of the containers, which come and go by `rename`, and in each the record, and how it is;
 //! - the files `cgroup.events` and `memory.events` of each one's cgroup: paused, out of memory;
 //! - the end of each one's process. Where its `run` was killed too, nobody else writes that down.
 //!
@@ -32,7 +32,7 @@ use crate::metadata::layout::{RECORD, is_id, make_private};
 use crate::metadata::output::{Format, show};
 use crate::metadata::pidfd::Process;
 use crate::metadata::state::State;
-use crate::metadata::{by_person, traces};
+use crate::metadata::{by_person, health, traces};
 
 use super::DAY;
 use super::filter::Filter;
@@ -253,7 +253,13 @@ impl Watcher {
                     name.filter(|name| is_id(Some(name))).map(|name| name.to_string_lossy().into_owned())
                 }
                 // Of the other files in its directory, the container writes to some.
-                Some(_) if name.is_some_and(|name| name != RECORD && name != by_person::NOTE) => None,
+                Some(_)
+                    if name.is_some_and(|name| {
+                        ![RECORD, by_person::NOTE, health::FILE].iter().any(|one| name == *one)
+                    }) =>
+                {
+                    None
+                }
                 id => id.cloned(),
             };
             if let Some(id) = id.filter(|id| changed.last() != Some(id)) {

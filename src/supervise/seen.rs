@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::files;
-use crate::metadata::freezer::is_frozen;
+use crate::metadata::health::HealthStatus;
 use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
 use crate::metadata::{by_person, traces};
@@ -40,9 +40,8 @@ impl Seen {
     /// The container `id` at this moment; `None`: there is none, or nobody can tell.
     pub fn now(state: &State, id: &str) -> Option<Seen> {
         let mut record = state.read(id).ok()?;
-        let cgroup =
-            traces::cgroup_of(&state.dir(id)).ok().flatten().filter(|_| record.status == Status::Running);
-        record.paused = cgroup.as_ref().is_some_and(|cgroup| is_frozen(cgroup));
+        state.look_closer(&mut record);
+        let cgroup = traces::cgroup_of(&state.dir(id)).ok().flatten();
         let events =
             cgroup.and_then(|cgroup| files::read(cgroup.join("memory.events")).ok()).unwrap_or_default();
         let kills = String::from_utf8_lossy(&events)
@@ -56,6 +55,15 @@ impl Seen {
     fn life(&self) -> Option<(Option<i32>, Option<u64>)> {
         let record = &self.record;
         (record.status == Status::Running).then_some((record.pid, record.start_time))
+    }
+
+    /// How it is; `None`: nobody checks it, or nobody knows yet.
+    fn health(&self) -> Option<&'static str> {
+        match self.record.health.as_ref()?.status {
+            HealthStatus::Starting => None,
+            HealthStatus::Healthy => Some("healthy"),
+            HealthStatus::Unhealthy => Some("unhealthy"),
+        }
     }
 
     /// When its last life began.
@@ -132,7 +140,7 @@ pub fn between(before: Option<&Seen>, now: Option<&Seen>) -> Vec<Event> {
         (Some(before), Some(now)) => changes(before, now, time),
         (None, Some(now)) => {
             let mut made = now.clone();
-            (made.record.status, made.record.paused) = (Status::Created, false);
+            (made.record.status, made.record.paused, made.record.health) = (Status::Created, false, None);
             (made.record.started_at, made.oom_kills, made.ended_by) = (None, 0, None);
             let mut events = vec![now.event("create", time)];
             events.extend(changes(&made, now, time));
@@ -172,6 +180,8 @@ fn changes(before: &Seen, now: &Seen, time: Timestamp) -> Vec<Event> {
     let was_paused = same_life && before.record.paused;
     happened(now.record.paused && !was_paused, now.event("pause", time));
     happened(was_paused && !now.record.paused, now.event("unpause", time));
+    let health = now.health().filter(|new| Some(*new) != before.health().filter(|_| same_life));
+    happened(health.is_some(), now.event(&format!("health_status: {}", health.unwrap_or_default()), time));
     events
     // ANCHOR_END: day14_task4_changes_solution
 }
