@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use crate::cgroups::place;
@@ -13,10 +13,9 @@ use crate::error::Result;
 
 use super::{Found, fine};
 
-/// Joins a namespace by the handle of a process that is in it, from one of its own.
+/// Joins a namespace by the handle of a process that is in it: the one that this thread is in.
 pub fn joining() -> Result<Found> {
     let this = handle(getpid())?;
-    unshare(CloneFlags::CLONE_NEWUTS).context("unshare")?;
     setns(&this, CloneFlags::CLONE_NEWUTS).context("setns(pidfd, CLONE_NEWUTS)")?;
     fine("can be entered")
 }
