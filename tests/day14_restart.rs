@@ -268,9 +268,6 @@ fn task3_in_the_foreground_each_life_has_its_streams() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task3_its_address_and_its_ports_are_taken_anew() {
-    if !common::in_the_vm() {
-        return;
-    }
     let world = World::new();
     let rootfs = busybox();
     let script = "ulimit -n; hostname -i; exec sleep 1000";
