@@ -20,7 +20,7 @@ impl OpenFiles {
     pub fn raise() -> Result<OpenFiles> {
         // Of a container that is started again by this process: what it was the first time.
         static BEFORE: OnceLock<Rlimit> = OnceLock::new();
-        let before = BEFORE.get_or_init(|| getrlimit(Resource::Nofile)).clone();
+        let before = *BEFORE.get_or_init(|| getrlimit(Resource::Nofile));
         let all = Rlimit { current: before.maximum, maximum: before.maximum };
         let count = before.maximum.map_or("unlimited".into(), |count| count.to_string());
         let describe = || (format!("setrlimit(RLIMIT_NOFILE, {count})"), format!("ulimit -Sn {count}"));
