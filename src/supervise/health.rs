@@ -78,18 +78,26 @@ fn time(text: &str) -> std::result::Result<i64, String> {
 }
 
 impl HealthFlags {
-    // ANCHOR: check
-    /// The check that is asked for: what the flags do not say, the `image` does. `None`: none.
-    fn check(&self, image: Option<HealthCheck>) -> Result<Option<HealthCheck>> {
-        // ANCHOR: day14_task3_check_solution
-        let numbers = [
+    fn says_anything(&self) -> bool {
+        self.no_healthcheck || self.health_cmd.is_some() || self.numbers().iter().any(Option::is_some)
+    }
+
+    /// In the order of a check's fields.
+    fn numbers(&self) -> [Option<i64>; 5] {
+        [
             self.health_interval,
             self.health_timeout,
             self.health_start_period,
             self.health_start_interval,
             self.health_retries,
-        ];
-        let any = self.health_cmd.is_some() || numbers.iter().any(Option::is_some);
+        ]
+    }
+
+    // ANCHOR: check
+    /// The check that is asked for: what the flags do not say, the `image` does. `None`: none.
+    fn check(&self, image: Option<HealthCheck>) -> Result<Option<HealthCheck>> {
+        // ANCHOR: day14_task3_check_solution
+        let any = self.health_cmd.is_some() || self.numbers().iter().any(Option::is_some);
         if self.no_healthcheck && any {
             bail!("--no-healthcheck conflicts with --health-* options; omit one of them");
         }
@@ -104,7 +112,7 @@ impl HealthFlags {
             &mut check.start_interval,
             &mut check.retries,
         ];
-        for (field, number) in fields.into_iter().zip(numbers) {
+        for (field, number) in fields.into_iter().zip(self.numbers()) {
             *field = number.unwrap_or(*field);
         }
         match check.test.first().map(String::as_str) {
@@ -123,9 +131,10 @@ impl HealthFlags {
 impl Mechanism for HealthFlags {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         let image = container.parts.defaults.health.take();
-        // One that is started once more is checked as it was.
-        let plan = &mut container.plan;
-        plan.health = self.check(image)?.or(plan.health.take());
+        // One that is started once more is checked as it was: then neither says anything.
+        if image.is_some() || self.says_anything() {
+            container.plan.health = self.check(image)?;
+        }
         Ok(())
     }
 

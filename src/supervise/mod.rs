@@ -90,7 +90,7 @@ impl Supervision {
         if container.plan.restart.is_no() && changed(dir)?.is_none() {
             return Ok(None);
         }
-        let Some(record) = known(dir)? else { return Ok(None) };
+        let Some(record) = known(dir)?.filter(|record| !record.plan.restart.is_no()) else { return Ok(None) };
         let by_person = self.told_to_end || kernel::was_told_to_end() || by_person::is_noted(dir);
         let again = is_started_again(record.plan.restart, exit_code, record.restarts, by_person);
         Ok(again.then(|| self.since.map_or(Duration::ZERO, |since| since.elapsed())))
