@@ -77,7 +77,7 @@ install: ## Install tiny-docker, its man pages and completions (PREFIX=/usr/loca
 bundle: ## One file with all that a room without a network needs
 	@vm/bundle.sh
 
-bench: ## Start to exit against the kernel's floor, crun and runc; ps, run -d, logs, images (as root)
+bench: ## Start to exit against the kernel's floor, crun and runc; exec, ps, run -d, logs, images (as root)
 	@if [ "$$(id -u)" = 0 ]; then \
 		vm/setup.sh && vm/rootfs.sh && \
 		cargo bench --quiet --features day3 --bench start_to_exit && \
@@ -88,6 +88,7 @@ bench: ## Start to exit against the kernel's floor, crun and runc; ps, run -d, l
 		cargo bench --quiet --features day12 --bench pull; \
 	else echo "bench: not root, so on this machine nothing is measured"; fi
 	@vm/bench.sh
+	@vm/bench.sh exec
 
 lint: ## Formatting, clippy on every day, shellcheck, the book's links
 	@.ci/lint

@@ -303,6 +303,8 @@ impl Cli {
     /// What the arguments say, and for those that are missing the variables that their help
     /// names. One that is empty counts as unset: `TINY_DOCKER_ROOT= tiny-docker ps`.
     pub fn from_arguments() -> std::result::Result<Cli, clap::Error> {
+        #[cfg(feature = "day14-exec")]
+        crate::exec::program::before_the_flags();
         let is_empty = |(name, value): (OsString, OsString)| {
             value.is_empty() && name.as_encoded_bytes().starts_with(b"TINY_DOCKER_")
         };

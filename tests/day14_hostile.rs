@@ -80,6 +80,38 @@ fn task1_the_container_cannot_write_to_this_program() {
     world.remove_all();
 }
 
+// https://nvd.nist.gov/vuln/detail/CVE-2016-9962
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_on_its_way_in_nobody_in_there_can_look_into_it() {
+    let world = World::new();
+    let rootfs = world.copy_of_rootfs("rootfs");
+    // Root, but for the one capability that opens every process. (capabilities(7), CAP_SYS_PTRACE)
+    let without_ptrace = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-sys_ptrace"]).arg(common::binary()).args(words);
+        command.stdin(Stdio::null());
+        command
+    };
+    let words = ["run", "-d", "--net", "none", "--name", "web", "--rootfs", rootfs.to_str().unwrap()];
+    let run = without_ptrace(&[&words[..], &["sleep", "1000"]].concat()).output().unwrap();
+    assert!(run.status.success(), "run: {}", said(&run));
+    let moment = moment_of(&world, "setsid()");
+    let mut entering = without_ptrace(&["exec", "web", "true"]);
+    let mut entering = entering.env("TINY_DOCKER_STOP_AT", format!("child:{moment}")).spawn().unwrap();
+    let stopped = || descendants().into_iter().map(Pid::from_raw).find(|pid| state(*pid) == 'T');
+    until("it is held up inside", || stopped().is_some());
+    let number = number_inside(stopped().unwrap());
+    let attack =
+        format!("for what in exe mem environ fd/0 root/.; do (: </proc/{number}/$what) 2>&1; done; true");
+    let output = without_ptrace(&["exec", "web", "sh", "-c", &attack]).output().unwrap();
+    let refused = String::from_utf8_lossy(&output.stdout).matches("Permission denied").count();
+    assert_eq!(refused, 5, "all five are refused: {}", said(&output));
+    kill(stopped().unwrap(), Signal::SIGCONT).unwrap();
+    assert!(entering.wait().unwrap().success(), "the command that was held up ends well");
+    world.remove_all();
+}
+
 // What began CVE-2019-5736: the container's program is this program's file once more.
 #[test]
 #[ignore = "privileged: make vm-test"]

@@ -269,15 +269,18 @@ fn task2_attach_is_once_more_at_the_terminal() {
         user.types(&format!("stty size; echo {life} $((6*7))\r"));
         user.shows("33 111\r\n");
         user.shows(&format!("{life} 42\r\n"));
-        // Half of the keys is no key to leave by: what is typed arrives.
+        // In two pieces, as fingers do it.
         user.types("\x10");
         user.types("\x11");
         assert_eq!(user.ended(), 0, "ctrl-p ctrl-q leaves it");
         until("the terminal is given back", || user.echoes());
     }
     world.tiny_docker(["ps"]).assert().success().stdout(contains("Up "));
-    let mut user = AtTerminal::start(["attach", "--detach-keys", "ctrl-a,d", "web"]);
+    let mut user = AtTerminal::start(["attach", "--detach-keys", "x,y", "web"]);
     until("the terminal is raw", || !user.echoes());
+    // Half of the keys is no key to leave by, and what is typed arrives.
+    user.types("echo 1x2 $((6*7))\r");
+    user.shows("1x2 42\r\n");
     user.types("exit 5\r");
     assert_eq!(user.ended(), 5, "attach ends as the container does");
     world.tiny_docker(["attach", "web"]).assert().code(1).stderr(contains("is not running"));

@@ -1,7 +1,8 @@
 #!/bin/bash
-# vm/bench.sh [BENCH]: start to exit with everything on; or benches/ports.rs, whose figures are only printed. In the VM, for there cgroups are
-# of version 2. The figures, a JSON object a line, are then in target/bench.jsonl,
-# and a chart in target/bench.svg: the book has a copy, book/src/pictures/bench.svg.
+# vm/bench.sh [BENCH]: start to exit with everything on; or benches/exec.rs or ports.rs, whose
+# figures are only printed. In the VM, for there cgroups are of version 2. The figures, a JSON
+# object a line, are then in target/bench.jsonl, and a chart in target/bench.svg: the book has a
+# copy, book/src/pictures/bench.svg.
 set -euo pipefail
 # shellcheck source=vm/payload.sh
 . "$(dirname "$(readlink -f "$0")")/payload.sh"
@@ -18,7 +19,7 @@ install -m 755 "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$stage/log")" "$sta
 cc -O2 -static -o "$stage/root/usr/local/bin/floor" benches/floor.c
 {
     echo "export BENCH_JSON=/out/bench.jsonl BENCH_SVG=/out/bench.svg BENCH_ACCEL=$("$vm/accel.sh")"
-    for variable in BENCH_ALL_LIMIT BENCH_CRUN_LIMIT BENCH_ROUNDS; do
+    for variable in BENCH_ALL_LIMIT BENCH_CRUN_LIMIT BENCH_EXEC_LIMIT BENCH_ROUNDS; do
         [ -z "${!variable:-}" ] || echo "export $variable=${!variable}"
     done
 } >"$stage/root/payload/env"

@@ -21,8 +21,23 @@ pub fn command(
     rootfs: &Path,
     namespaces: &[&str],
 ) -> Result<Command, String> {
+    let bundle = bundle(program, dir, rootfs, namespaces, &[]);
+    let mut command = Command::new(program);
+    command.args(options).args(["run", "--bundle"]).arg(&bundle).arg("tiny-docker-bench");
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(command),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The bundle for it. `words`: its command; without any, the one that bundle.json has.
+pub fn bundle(program: &str, dir: &Path, rootfs: &Path, namespaces: &[&str], words: &[&str]) -> PathBuf {
     let mut config: Value = serde_json::from_str(include_str!("../bundle.json")).unwrap();
     config["root"]["path"] = json!(rootfs);
+    if !words.is_empty() {
+        config["process"]["args"] = json!(words);
+    }
     let linux = &mut config["linux"];
     let kinds = namespaces.iter().map(|kind| json!({ "type": kind }));
     linux["namespaces"].as_array_mut().unwrap().extend(kinds);
@@ -38,13 +53,7 @@ pub fn command(
     let bundle = dir.join(program);
     fs::create_dir_all(&bundle).unwrap();
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-    let mut command = Command::new(program);
-    command.args(options).args(["run", "--bundle"]).arg(&bundle).arg("tiny-docker-bench");
-    match command.output() {
-        Ok(output) if output.status.success() => Ok(command),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
-        Err(error) => Err(error.to_string()),
-    }
+    bundle
 }
 
 /// benches/floor.c as a program.

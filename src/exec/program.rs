@@ -30,6 +30,14 @@ const DAY: u8 = 14;
 /// What this process executes, by whatever path it was started.
 const OWN: &str = "/proc/self/exe";
 
+/// For `exec`, before anybody has looked at its flags: this program would only look at them again.
+/// Where `exec` is not the first word, or where this fails, `exec` itself comes to it.
+pub fn before_the_flags() {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "exec") {
+        let _ = go_on_read_only();
+    }
+}
+
 // ANCHOR: read_only
 /// Goes on as the same program, with the same arguments, on a mount of its file that is
 /// read-only and attached nowhere. Where it is so already, it goes on as it is.
