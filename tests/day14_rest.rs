@@ -469,6 +469,7 @@ fn task4_events_tells_what_the_kernel_does() {
     // The limit that it has run out of is the new one.
     let reason = world.inspect("web")["reason"].clone();
     assert!(reason.as_str().is_some_and(|words| words.contains("limit of 16777216 bytes")), "why: {reason}");
+    drop(events);
     world.remove_all();
 }
 

@@ -234,7 +234,8 @@ impl Rm {
                         Status::Restarting => bail!(
                             "container {title} is about to be started again; stop it first, or: tiny-docker rm -f {title}"
                         ),
-                        Status::Created => bail!(
+                        // (Whoever has only made one lets go of it at once.)
+                        Status::Created if !record.is_only_made() => bail!(
                             "container {title} is about to start; try again, or: tiny-docker rm -f {title}"
                         ),
                         // Not before its owner has seen the end, and let go.
