@@ -285,7 +285,7 @@ impl Record {
     /// It begins anew: what came of it before counts no more.
     pub fn begins_again(&mut self) {
         self.started_at = Some(Timestamp::now());
-        self.last_exit_code = self.exit_code;
+        self.last_exit_code = self.exit_code.filter(|_| self.restarts > 0);
         (self.exit_code, self.signal, self.finished_at) = (None, None, None);
         (self.oom_killed, self.reason) = (None, None);
     }
