@@ -31,8 +31,10 @@ use crate::logs::since::since;
 use crate::metadata::layout::{RECORD, is_id, make_private};
 use crate::metadata::output::{Format, show};
 use crate::metadata::pidfd::Process;
+use crate::metadata::record::Status;
 use crate::metadata::state::State;
 use crate::metadata::{by_person, health, traces};
+use crate::wait::A_MOMENT;
 
 use super::DAY;
 use super::filter::Filter;
@@ -72,6 +74,10 @@ struct Watcher {
     seen: BTreeMap<String, Seen>,
     /// Those that run.
     processes: BTreeMap<String, Process>,
+    /// Those whose process has ended, as long as nobody has written that down.
+    ended: BTreeSet<String>,
+    /// How long until those are looked at again.
+    pause: Duration,
 }
 
 impl Events {
@@ -133,6 +139,8 @@ impl Watcher {
             watched: BTreeMap::new(),
             seen: BTreeMap::new(),
             processes: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            pause: A_MOMENT,
         };
         for id in watcher.all()? {
             watcher.look(&id)?;
@@ -162,9 +170,14 @@ impl Watcher {
         }
         let now = Seen::now(&self.state, id);
         let process = now.as_ref().and_then(|now| now.record.process().ok().flatten());
+        let runs = now.as_ref().is_some_and(|now| now.record.status == Status::Running);
         match process {
             Some(process) => drop(self.processes.insert(id.into(), process)),
             None => drop(self.processes.remove(id)),
+        }
+        // It ran, says its record, and has ended: that is to be written down.
+        if runs && !self.processes.contains_key(id) && self.ended.insert(id.into()) {
+            self.pause = A_MOMENT;
         }
         let events = between(self.seen.get(id), now.as_ref());
         match now {
@@ -196,7 +209,10 @@ impl Watcher {
         let until = patience.and_then(|patience| Instant::now().checked_add(patience));
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let timeout = left.map_or(PollTimeout::NONE, |left| left.try_into().unwrap_or(PollTimeout::MAX));
+            let again = (!self.ended.is_empty()).then_some(self.pause);
+            let timeout = [left, again].into_iter().flatten().min();
+            let timeout =
+                timeout.map_or(PollTimeout::NONE, |time| time.try_into().unwrap_or(PollTimeout::MAX));
             let out = stdout();
             let mut fds = vec![
                 PollFd::new(self.changes.as_fd(), PollFlags::POLLIN),
@@ -226,6 +242,19 @@ impl Watcher {
         }
     }
 
+    /// Sees to it that the end of those which have ended is written down. Mostly their `run` does
+    /// that; but it may have been killed with them, and may not be gone yet.
+    fn settle(&mut self) {
+        let (state, seen) = (&self.state, &self.seen);
+        self.ended.retain(|id| {
+            let Ok(record) = state.read(id) else { return false };
+            let is_same = seen.get(id).is_some_and(|seen| seen.record.start_time == record.start_time);
+            let settled = if is_same { state.settle(record).ok() } else { None };
+            settled.is_some_and(|record| record.status == Status::Running)
+        });
+        self.pause = (self.pause * 2).min(Duration::from_secs(1));
+    }
+
     /// Which containers are to be looked at: those that the kernel tells of, and of the processes
     /// those that are `ready`, which is to have ended.
     fn changed(&mut self, ready: &[bool]) -> Result<Vec<String>> {
@@ -233,11 +262,11 @@ impl Watcher {
         let ended =
             self.processes.keys().zip(ready).filter(|(_, is_ready)| **is_ready).map(|(id, _)| id.clone());
         for id in ended.collect::<Vec<_>>() {
-            // Its `run` is about to write that down; or it was killed, and nobody will.
             self.processes.remove(&id);
-            let record = self.seen.get(&id).map(|seen| seen.record.clone());
-            let _ = record.map(|record| self.state.settle(record));
+            self.ended.insert(id);
+            self.pause = A_MOMENT;
         }
+        self.settle();
         let told = match self.changes.read_events() {
             Err(Errno::EAGAIN) => vec![],
             told => told.context("read from inotify")?,
