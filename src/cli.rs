@@ -193,6 +193,10 @@ struct Run {
     #[command(flatten)]
     health: crate::supervise::health::HealthFlags,
 
+    #[cfg(feature = "day14-exec")]
+    #[command(flatten)]
+    log_options: crate::supervise::rotate::LogOptions,
+
     #[cfg(feature = "day5-logs")]
     #[command(flatten)]
     logs: crate::logs::Logs,
@@ -242,7 +246,7 @@ struct Run {
 }
 
 impl Run {
-    /// The mechanisms of a run, in the order of their days but for two.
+    /// The mechanisms of a run, in the order of their days but for a few.
     fn mechanisms(self) -> Box<Mechanisms> {
         Box::new([
             // What the flags of all others come on top of.
@@ -265,6 +269,9 @@ impl Run {
             Box::new(self.supervision),
             #[cfg(feature = "day14-exec")]
             Box::new(self.health),
+            // Says how the log is made.
+            #[cfg(feature = "day14-exec")]
+            Box::new(self.log_options),
             #[cfg(feature = "day5-logs")]
             Box::new(self.logs),
             #[cfg(feature = "day6-stop")]
@@ -357,8 +364,10 @@ impl Cli {
             #[cfg(not(feature = "day4-metadata"))]
             Command::Ps => not_yet("ps", 4, "nothing remembers yet which containers were started"),
 
-            #[cfg(feature = "day5-logs")]
+            #[cfg(all(feature = "day5-logs", not(feature = "day14-exec")))]
             Command::Logs(logs) => logs.execute(),
+            #[cfg(feature = "day14-exec")]
+            Command::Logs(logs) => logs.of(crate::supervise::log_files::IN_SEVERAL).execute(),
             #[cfg(not(feature = "day5-logs"))]
             Command::Logs { .. } => not_yet("logs", 5, "nothing keeps yet what a container writes"),
 

@@ -9,11 +9,13 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::container::{self, Container};
 use crate::error::{Result, failed};
 use crate::exec::again::words;
+use crate::exec::start::Way;
 use crate::metadata::Keeper;
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
 use crate::plan::Plan;
 use crate::supervise::restart::{self, Streams};
+use crate::supervise::rotate;
 
 use super::{Cli, Command, Run};
 
@@ -33,14 +35,15 @@ impl Run {
         container::run(container, &mut self.mechanisms())
     }
 
-    /// Runs the container of `record` once more, as somebody has asked for. `says`: in the
-    /// background, and what to print when it runs.
-    pub fn again(state: &State, record: Record, says: Option<&str>) -> Result<u8> {
-        let mut run = Run::of(state, &record.plan, says.is_some())?;
+    /// Runs the container of `record` once more, as somebody has asked for.
+    pub fn again(state: &State, record: Record, way: Way) -> Result<u8> {
+        let mut run = Run::of(state, &record.plan, matches!(way, Way::InBackground(_)))?;
         let container = Container::new(record.plan.clone());
         run.metadata.again(record);
-        if let Some(says) = says {
-            run.logs.says(says);
+        match way {
+            Way::InBackground(says) => run.logs.says(says),
+            Way::InForeground => {}
+            Way::BySystemd => run.supervision.leave_to_systemd(),
         }
         let lives = run.lives();
         let outcome = container::run(container, &mut run.mechanisms());
@@ -67,6 +70,7 @@ impl Run {
 
     fn share(&mut self, lives: &Lives) {
         *self.metadata.keeper() = lives.keeper.clone();
+        self.logs.kept_by(rotate::open);
         if !lives.in_background {
             self.supervision.keep_streams(lives.streams.clone());
         }

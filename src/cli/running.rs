@@ -22,6 +22,7 @@ pub enum RunningCommand {
     Top(Top),
     Update(Update),
     Rename(Rename),
+    Systemd(crate::supervise::systemd::Systemd),
     Events(Events),
 }
 
@@ -36,6 +37,7 @@ impl RunningCommand {
             RunningCommand::Top(top) => top.execute(),
             RunningCommand::Update(update) => update.execute(),
             RunningCommand::Rename(rename) => rename.execute(),
+            RunningCommand::Systemd(systemd) => systemd.execute(),
             RunningCommand::Events(events) => events.execute(),
         }
     }

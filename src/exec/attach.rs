@@ -27,6 +27,7 @@ use crate::metadata::pidfd::Process;
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
 use crate::stream;
+use crate::supervise::log_files::IN_SEVERAL;
 use crate::wait::Signals;
 
 const DAY: u8 = 14;
@@ -58,7 +59,7 @@ impl Attach {
     fn stay(self) -> Result<u8> {
         let Target { record, process } = Target::find(&self.state, &self.container)?;
         // Before anything is typed: what it answers is shown.
-        let shown = ShowLogs::from_now_on(self.state.clone(), &record.id)?;
+        let shown = ShowLogs::from_now_on(self.state.clone(), &record.id, IN_SEVERAL)?;
         let its_stdin = if self.no_stdin { None } else { stdin_of(&record, &process)? };
         let at_terminal = record.plan.tty && stdin().is_terminal();
         // With a thread of their own for signals and for keys; the terminal first, for its guard

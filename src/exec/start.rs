@@ -8,6 +8,7 @@ use crate::error::{self, COMMAND_FAILED, Result, failed};
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
 use crate::stop::StopContainers;
+use crate::supervise::systemd;
 
 /// Start containers that were created, or that have ended
 #[derive(Debug, clap::Args)]
@@ -23,9 +24,24 @@ pub struct Start {
     #[arg(short, long = "interactive", requires = "attach")]
     _interactive: bool,
 
+    /// By a unit of systemd, which starts it again (see tiny-docker systemd)
+    #[arg(long, requires = "attach", hide = true)]
+    by_systemd: bool,
+
     /// Their ids or names
     #[arg(required = true)]
     containers: Vec<String>,
+}
+
+/// How a container is started once more.
+#[derive(Debug, Clone, Copy)]
+pub enum Way<'a> {
+    /// By a process that stays with it, and prints this when it runs.
+    InBackground(&'a str),
+    /// By this process.
+    InForeground,
+    /// The same, and if it is to be started again after its end, systemd does that.
+    BySystemd,
 }
 
 /// Stop containers if they run, and start them
@@ -51,21 +67,26 @@ pub struct Restart {
 }
 
 impl Start {
-    /// Starts them, each by `begin`, which is told what to print when it runs in the background.
-    /// Returns the exit code: with -a the command's, else 1 if one of them could not be started.
-    pub fn execute(self, begin: impl Fn(&State, Record, Option<&str>) -> Result<u8>) -> Result<u8> {
+    /// Starts them, each by `begin`. Returns the exit code: with -a the command's, else 1 if one
+    /// of them could not be started.
+    pub fn execute(self, begin: impl Fn(&State, Record, Way) -> Result<u8>) -> Result<u8> {
         if self.attach && self.containers.len() > 1 {
             return Err(failed(anyhow::anyhow!("start -a is for one container; omit -a, or name one")));
         }
+        if self.by_systemd {
+            let begin = |record| begin(&self.state, record, Way::BySystemd);
+            return systemd::start(&self.state, &self.containers[0], begin);
+        }
         start_all(&self.state, &self.containers, |record, word| {
-            begin(&self.state, record, Some(word).filter(|_| !self.attach))
+            let way = if self.attach { Way::InForeground } else { Way::InBackground(word) };
+            begin(&self.state, record, way)
         })
     }
 }
 
 impl Restart {
     /// The same, once they are stopped.
-    pub fn execute(self, begin: impl Fn(&State, Record, Option<&str>) -> Result<u8>) -> Result<u8> {
+    pub fn execute(self, begin: impl Fn(&State, Record, Way) -> Result<u8>) -> Result<u8> {
         let stop = StopContainers::new(self.state.clone(), self.timeout);
         let (mut stopped, mut code) = (Vec::new(), 0);
         for word in &self.containers {
@@ -77,8 +98,9 @@ impl Restart {
                 }
             }
         }
-        let started =
-            start_all(&self.state, &stopped, |record, word| begin(&self.state, record, Some(word)))?;
+        let started = start_all(&self.state, &stopped, |record, word| {
+            begin(&self.state, record, Way::InBackground(word))
+        })?;
         Ok(if code == 0 { started } else { code })
     }
 }
@@ -101,7 +123,7 @@ fn start_all(state: &State, words: &[String], begin: impl FnOnce(Record, &str) -
 }
 
 /// The container that `word` means; `None`: it runs already.
-fn startable(state: &State, word: &str) -> Result<Option<Record>> {
+pub fn startable(state: &State, word: &str) -> Result<Option<Record>> {
     let record = state.settle(state.find(word)?)?;
     if let Some(why) = &record.unreadable {
         bail!("container {word} cannot be read, so nobody can start it: {why}");

@@ -13,16 +13,19 @@
 //! next entry of the same stream. So any bytes fit, and come out again as they
 //! went in.
 
+use std::fmt::Debug;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use jiff::Timestamp;
 use rustix::fs::fstatvfs;
 
 use crate::error::{self, Result};
+use crate::plan::Plan;
 
 /// The name of the log in its container's directory.
 pub const LOG: &str = "container.log";
@@ -55,7 +58,20 @@ impl Stream {
     }
 }
 
-/// A log that is being written.
+/// What a command's words are written down in. Here it is one file, which grows; day 14 has
+/// another one, of several files.
+pub trait Log: Debug + Send {
+    /// Writes down what the command has just written to `stream`.
+    fn append(&mut self, stream: Stream, bytes: &[u8]);
+}
+
+/// A log as the pumps have it: one at a time writes.
+pub type SharedLog = Arc<Mutex<dyn Log>>;
+
+/// Makes the log of a container with this directory and this plan.
+pub type OpenLog = fn(&Path, &Plan) -> Result<SharedLog>;
+
+/// A log in one file, which is being written.
 #[derive(Debug)]
 pub struct LogFile {
     file: File,
@@ -66,19 +82,33 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Makes the log of the container whose directory is `dir`.
-    pub fn create(dir: &Path) -> Result<LogFile> {
-        let path = dir.join(LOG);
+    /// The log of a container that keeps it in one file.
+    pub fn of(dir: &Path, _plan: &Plan) -> Result<SharedLog> {
+        Ok(Arc::new(Mutex::new(LogFile::create(&dir.join(LOG))?)))
+    }
+
+    /// Makes the file `path`, or goes on in it.
+    pub fn create(path: &Path) -> Result<LogFile> {
         // O_APPEND: were it truncated, the next entry would still go to its end.
         let file = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
-            .open(&path)
+            .open(path)
             .with_context(|| format!("make {path:?}"))?;
         // Exactly that, whatever the caller's umask is.
         file.set_permissions(Permissions::from_mode(0o600)).with_context(|| format!("chmod {path:?}"))?;
         Ok(LogFile { file, lost: 0, told: false })
+    }
+
+    /// How long it is, in bytes.
+    pub fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// From here on writes into the file of `next`. What is missing is still said there. (day 14)
+    pub fn go_on_in(&mut self, next: LogFile) {
+        self.file = next.file;
     }
 
     // ANCHOR: append
@@ -116,12 +146,18 @@ impl LogFile {
         if disk.is_some_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < RESERVE) {
             return Err(io::Error::other("the last MiB of its disk is kept for the record"));
         }
-        let before = self.file.metadata()?.len();
+        let before = self.length()?;
         let written = self.file.write_all(entries);
         if written.is_err() {
             self.file.set_len(before)?;
         }
         written
+    }
+}
+
+impl Log for LogFile {
+    fn append(&mut self, stream: Stream, bytes: &[u8]) {
+        LogFile::append(self, stream, bytes);
     }
 }
 

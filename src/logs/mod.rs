@@ -13,7 +13,7 @@ pub mod terminal;
 pub mod wires;
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use anyhow::Context;
 use nix::unistd::Pid;
@@ -24,7 +24,7 @@ use crate::metadata::owner;
 use crate::rootfs::mount::Dir;
 use crate::wait::Arrived;
 
-use self::file::{LogFile, Stream};
+use self::file::{LogFile, OpenLog, Stream};
 use self::supervisor::Ready;
 use self::wires::Wires;
 
@@ -46,6 +46,10 @@ pub struct Logs {
     /// Whether this process is in the background already, and stays there.
     #[arg(skip)]
     stays: bool,
+
+    /// What makes its log.
+    #[arg(skip = LogFile::of as OpenLog)]
+    open: OpenLog,
 
     #[arg(skip)]
     wires: Wires,
@@ -73,6 +77,11 @@ impl Logs {
     pub fn stay(&mut self) {
         self.stays = true;
     }
+
+    /// `open` makes the log, and not day 5. (day 14)
+    pub fn kept_by(&mut self, open: OpenLog) {
+        self.open = open;
+    }
 }
 
 // ANCHOR: mechanism
@@ -91,7 +100,7 @@ impl Mechanism for Logs {
             self.ready = Some(supervisor::detach(self.says.as_deref().unwrap_or(&id))?);
             owner::changes_hands(&dir)?;
         }
-        self.wires.log = Some(Arc::new(Mutex::new(LogFile::create(&dir)?)));
+        self.wires.log = Some((self.open)(&dir, &container.plan)?);
         if self.detach || self.tty {
             // The user's terminal is not the container's.
             container.parts.console = None;

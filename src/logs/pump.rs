@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,7 +15,7 @@ use rustix::io::ioctl_fionread;
 
 use crate::error::Result;
 use crate::kernel;
-use crate::logs::file::{LogFile, Stream};
+use crate::logs::file::{SharedLog, Stream};
 use crate::metadata::pidfd::Process;
 use crate::stream;
 
@@ -43,7 +43,7 @@ pub struct Pump {
     /// Where what the command writes comes out.
     pub from: Arc<File>,
     /// What it is written down in; `None`: nothing is.
-    pub log: Option<Arc<Mutex<LogFile>>>,
+    pub log: Option<SharedLog>,
     /// Where the user reads it; `None`: there is no user.
     pub to: Option<OwnedFd>,
     /// The terminal at which the user of a container with -t sits.

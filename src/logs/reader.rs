@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, stderr, stdout};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::slice;
 use std::thread::sleep;
 
@@ -48,8 +49,50 @@ pub struct ShowLogs {
     #[arg(long, value_name = "TIME", value_parser = since::since, allow_hyphen_values = true)]
     since: Option<Timestamp>,
 
+    /// Which files its log is in.
+    #[arg(skip = ONE_FILE)]
+    files: Files,
+
     /// Its id or name
     container: String,
+}
+
+/// Which files a log is in. Here it is in one; day 14 has it go on in others.
+#[derive(Debug, Clone, Copy)]
+pub struct Files {
+    /// Opens the log in the container's directory where the last so many lines begin, or all.
+    pub open: fn(&Path, Option<usize>) -> Result<Option<Opened>>,
+    /// Opens the file in which the log goes on after this one; `None`: it does not, so far.
+    pub next: fn(&Path) -> Result<Option<Opened>>,
+}
+
+/// A file of a log.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its path.
+    pub path: PathBuf,
+    /// It, where it is to be read next.
+    pub file: File,
+}
+
+const ONE_FILE: Files = Files { open: open_one, next: |_| Ok(None) };
+
+fn open_one(dir: &Path, tail: Option<usize>) -> Result<Option<Opened>> {
+    let Some(mut opened) = open_file(dir.join(LOG))? else { return Ok(None) };
+    if let Some(count) = tail {
+        let start = log_file::tail(&opened.file, count).context("find the last lines")?;
+        opened.file.seek(SeekFrom::Start(start)).context("find the last lines")?;
+    }
+    Ok(Some(opened))
+}
+
+/// Opens the file `path` to be read from its beginning; `None`: there is none.
+pub fn open_file(path: PathBuf) -> Result<Option<Opened>> {
+    match File::open(&path) {
+        Ok(file) => Ok(Some(Opened { path, file })),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("open {path:?}")),
+    }
 }
 
 /// (clap would take an `Option` for an option that may be missing.)
@@ -61,10 +104,16 @@ fn lines(text: &str) -> std::result::Result<Lines, String> {
 }
 
 impl ShowLogs {
-    /// What the container `id` writes from now on, up to its end.
-    pub fn from_now_on(state: State, id: &str) -> Result<FromNowOn> {
+    /// The same, of a log that is in `files`.
+    pub fn of(mut self, files: Files) -> ShowLogs {
+        self.files = files;
+        self
+    }
+
+    /// What the container `id`, whose log is in `files`, writes from now on, up to its end.
+    pub fn from_now_on(state: State, id: &str, files: Files) -> Result<FromNowOn> {
         let (follow, timestamps, since, tail) = (true, false, None, Lines(Some(0)));
-        let logs = ShowLogs { state, follow, tail, timestamps, since, container: id.into() };
+        let logs = ShowLogs { state, follow, tail, timestamps, since, files, container: id.into() };
         let reader = logs.reader(id)?.map(|(_, reader)| reader);
         Ok(FromNowOn { logs, reader })
     }
@@ -87,13 +136,11 @@ impl ShowLogs {
 
     /// The id of the container that `word` means, and its log from where it is to be shown.
     fn reader(&self, word: &str) -> Result<Option<(String, Reader)>> {
-        let Some((id, mut file)) = self.open(word)? else { return Ok(None) };
-        if let Some(count) = self.tail.0 {
-            let start = log_file::tail(&file, count).context("find the last lines")?;
-            file.seek(SeekFrom::Start(start)).context("find the last lines")?;
-        }
+        let Some((id, log)) = self.open(word)? else { return Ok(None) };
         let reader = Reader {
-            file,
+            log,
+            next: None,
+            files: self.files,
             rest: Vec::new(),
             timestamps: self.timestamps,
             since: self.since.map(|since| format!("{since:.9}")).unwrap_or_default(),
@@ -105,23 +152,21 @@ impl ShowLogs {
 
     /// The id of the container that `word` means, and its log; `None` if it has
     /// written nothing, since it is only about to start.
-    fn open(&self, word: &str) -> Result<Option<(String, File)>> {
+    fn open(&self, word: &str) -> Result<Option<(String, Opened)>> {
         loop {
             let record = self.state.find(word)?;
-            let path = self.state.dir(&record.id).join(LOG);
-            match File::open(&path) {
-                Ok(file) => return Ok(Some((record.id, file))),
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("open {path:?}"));
-                }
-                Err(_) if record.status != Status::Created && path.with_file_name("config.json").exists() => {
-                    bail!(
-                        "container {word} has no log: it was run without day 5, or somebody removed {path:?}"
-                    )
-                }
-                Err(_) if !self.follow || self.state.try_own(&record.id)?.is_some() => return Ok(None),
-                Err(_) => sleep(A_MOMENT),
+            let dir = self.state.dir(&record.id);
+            if let Some(log) = (self.files.open)(&dir, self.tail.0)? {
+                return Ok(Some((record.id, log)));
             }
+            if record.status != Status::Created && dir.join("config.json").exists() {
+                let path = dir.join(LOG);
+                bail!("container {word} has no log: it was run without day 5, or somebody removed {path:?}");
+            }
+            if !self.follow || self.state.try_own(&record.id)?.is_some() {
+                return Ok(None);
+            }
+            sleep(A_MOMENT);
         }
     }
 
@@ -138,11 +183,9 @@ impl ShowLogs {
             Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify_init")?;
         // In the directory there are other files, and the container can write to some. So
         // of all that is written there, only what is written to the log counts.
-        let record = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
-        for (path, flags) in [(dir.join(LOG), AddWatchFlags::IN_MODIFY), (dir, record)] {
-            let describe =
-                || (format!("inotify_add_watch({path:?})"), format!("inotifywait -m {}", path.display()));
-            step(DAY, describe, || changes.add_watch(&path, flags))?;
+        let record = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE;
+        for (path, flags) in [(reader.log.path.clone(), AddWatchFlags::IN_MODIFY), (dir, record)] {
+            watch(&changes, &path, flags)?;
         }
         loop {
             // First look whether it has ended, then read: whatever it wrote before
@@ -152,20 +195,28 @@ impl ShowLogs {
                 // It was removed.
                 Err(_) => return reader.show_new(),
             };
-            let process = record.process()?;
-            match record.status {
-                Status::Exited => return reader.show_new(),
+            // Its command's, or before and after that, whoever looks after it.
+            let process = match record.process()? {
+                None => record.owner.map(|owner| owner.process()).transpose()?.flatten(),
+                command => command,
+            };
+            match process {
+                _ if record.status == Status::Exited => return reader.show_new(),
                 // Its run was killed.
-                Status::Created if self.state.try_own(id)?.is_some() => return reader.show_new(),
-                // Somebody still has to write down its last words; then they are there.
-                Status::Running if process.is_none() => {
-                    let _ = self.state.own(id);
-                    return reader.show_new();
-                }
-                Status::Created | Status::Running | Status::Restarting => {}
+                None if self.state.try_own(id)?.is_some() => return reader.show_new(),
+                // In another pid namespace.
+                None => sleep(A_MOMENT),
+                Some(_) => {}
             }
+            let before = reader.log.path.clone();
             reader.show_new()?;
-            wait_for_change(&changes, process.as_ref())?;
+            if reader.log.path == before && process.is_some() {
+                wait_for_change(&changes, process.as_ref())?;
+            } else {
+                // It goes on in another file. Once that is watched it is read again: up to then
+                // nothing told of what was written there.
+                watch(&changes, &reader.log.path, AddWatchFlags::IN_MODIFY)?;
+            }
         }
         // ANCHOR_END: day5_task4_follow_solution
     }
@@ -186,6 +237,16 @@ impl FromNowOn {
             Err(error) if is_broken_pipe(&error) => Ok(()),
             shown => shown,
         }
+    }
+}
+
+/// Has `changes` tell of what happens to `path`. A file that is gone by now is none that anybody
+/// writes to: the log goes on in another one. (day 14)
+fn watch(changes: &Inotify, path: &Path, flags: AddWatchFlags) -> Result<()> {
+    let describe = || (format!("inotify_add_watch({path:?})"), format!("inotifywait -m {}", path.display()));
+    match step(DAY, describe, || changes.add_watch(path, flags)) {
+        Err(error) if path.exists() => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -215,7 +276,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// A log that is being read.
 struct Reader {
-    file: File,
+    log: Opened,
+    /// The file in which it goes on: once this one is read up to its end.
+    next: Option<Opened>,
+    files: Files,
     /// The beginning of an entry whose end is not there yet.
     rest: Vec<u8>,
     timestamps: bool,
@@ -230,15 +294,18 @@ impl Reader {
     /// Shows what was added to the log since the last call.
     fn show_new(&mut self) -> Result<()> {
         // Somebody may have emptied it: begin anew.
-        let length = self.file.metadata().context("look at the log")?.len();
-        if length < self.file.stream_position().context("look at the log")? {
-            self.file.rewind().context("go back in the log")?;
+        let length = self.log.file.metadata().context("look at the log")?.len();
+        if length < self.log.file.stream_position().context("look at the log")? {
+            self.log.file.rewind().context("go back in the log")?;
             self.rest.clear();
         }
         let mut buffer = vec![0; 256 << 10];
         loop {
-            let count = self.file.read(&mut buffer).context("read the log")?;
+            let count = self.log.file.read(&mut buffer).context("read the log")?;
             if count == 0 {
+                if self.goes_on()? {
+                    continue;
+                }
                 return Ok(());
             }
             let new = &buffer[..count];
@@ -250,6 +317,19 @@ impl Reader {
             text.extend_from_slice(&new[..=last]);
             self.show(&text)?;
         }
+    }
+
+    /// At the end of a file: is there more to read? What was written here before the log went on
+    /// elsewhere may have come since the last look, so the next file is only then taken up when
+    /// this one has been read to its end once more.
+    fn goes_on(&mut self) -> Result<bool> {
+        if let Some(next) = self.next.take() {
+            self.log = next;
+            self.rest.clear();
+            return Ok(true);
+        }
+        self.next = (self.files.next)(&self.log.path)?;
+        Ok(self.next.is_some())
     }
 
     // ANCHOR: show

@@ -9,7 +9,7 @@ use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, bail};
@@ -20,7 +20,7 @@ use nix::unistd::{Pid, dup2_stdin, dup2_stdout, pipe2};
 use crate::error::Result;
 use crate::explain::step;
 use crate::kernel;
-use crate::logs::file::{LogFile, Stream};
+use crate::logs::file::{SharedLog, Stream};
 use crate::logs::pump::{self, Phase, Pump};
 use crate::logs::terminal::{self, RawMode};
 use crate::metadata::pidfd::Process;
@@ -42,7 +42,7 @@ pub struct Wires {
     /// Whether it has a terminal of its own.
     tty: bool,
     /// Where what it writes is written down; `None`: nowhere.
-    pub log: Option<Arc<Mutex<LogFile>>>,
+    pub log: Option<SharedLog>,
     /// Our ends of the pipes that are the command's stdout and stderr.
     outputs: Vec<(Stream, OwnedFd)>,
     /// The other end of a stdin that nobody closes.

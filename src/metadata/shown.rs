@@ -34,6 +34,8 @@ pub struct Shown<'a> {
     restart: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restart_count: Option<u32>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    log_options: &'a BTreeMap<String, String>,
     signal: Option<&'a str>,
     finished_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +87,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             exit_code: record.exit_code,
             restart: Some(record.plan.restart.to_string()).filter(|_| !record.plan.restart.is_no()),
             restart_count: Some(record.restarts).filter(|_| !record.plan.restart.is_no()),
+            log_options: &record.plan.log_options,
             signal: record.signal.as_deref(),
             finished_at: record.finished_at,
             image: record.plan.image.as_ref(),

@@ -5,6 +5,7 @@
 //!                                      config.json.before the one before, from the end on
 //!                                      config.json.room   room for the last one, until then
 //!                                      container.log      from day 5 on
+//!                                      container.log.1    from day 14 on: where it goes on
 //!                                      cgroup             from day 7 on: where it is
 //!                                      layer/upper        from day 11 on: what it writes
 //!                                      ended              from day 14 on: a person ended it

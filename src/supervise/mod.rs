@@ -3,20 +3,24 @@
 //! What is done with a container while it runs: it is held up and goes on ([`pause`]), its
 //! processes are shown ([`top`]), its limits and its name are changed ([`update`], [`rename`]),
 //! and whoever wants to know what happens to it is told ([`events`]). And what becomes of it when
-//! it has ended: it is started again ([`restart`]).
+//! it has ended: it is started again ([`restart`]), by systemd if somebody prefers that
+//! ([`systemd`]). Its log is kept within bounds meanwhile ([`rotate`], [`log_files`]).
 
 pub mod commit;
 pub mod events;
 pub mod filter;
 pub mod health;
 pub mod hold;
+pub mod log_files;
 pub mod pause;
 pub mod policy;
 pub mod probe;
 pub mod process;
 pub mod rename;
 pub mod restart;
+pub mod rotate;
 pub mod seen;
+pub mod systemd;
 pub mod top;
 pub mod update;
 
@@ -58,6 +62,10 @@ pub struct Supervision {
     #[arg(skip)]
     since: Option<Instant>,
 
+    /// Whether systemd starts it again, and this process never does.
+    #[arg(skip)]
+    left_to_systemd: bool,
+
     /// Whether this process has got a signal that tells it to end.
     #[arg(skip)]
     told_to_end: bool,
@@ -75,10 +83,18 @@ impl Supervision {
         self.again = true;
     }
 
+    /// The container is systemd's to start again, whatever its policy.
+    pub fn leave_to_systemd(&mut self) {
+        self.left_to_systemd = true;
+    }
+
     // ANCHOR: again
     /// Whether the container, which has ended, is to be started again, and then for how long it
     /// has run.
     fn again(&self, container: &Container) -> Result<Option<Duration>> {
+        if self.left_to_systemd {
+            return Ok(None);
+        }
         let exit_code = match container.end.exit {
             Some((_, code)) => code,
             None if self.again => RUNTIME_ERROR,

@@ -363,6 +363,13 @@ impl Running {
         rest
     }
 
+    /// All that has come from stderr. It must have ended.
+    pub fn errors(&mut self) -> String {
+        let mut errors = String::new();
+        self.runtime.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        errors
+    }
+
     /// Where the command's stdin comes from.
     pub fn stdin(&mut self) -> ChildStdin {
         self.runtime.stdin.take().unwrap()
