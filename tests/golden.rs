@@ -93,6 +93,7 @@ fn help_is_as_it_was() {
         "update",
         "rename",
         "events",
+        "systemd",
         "network create",
         "network ls",
         "network inspect",

@@ -46,7 +46,7 @@ pub fn freezer() -> Result<Found> {
 /// Who starts containers after a boot.
 pub fn systemd() -> Result<Found> {
     match Path::new("/run/systemd/system").exists() {
-        true => fine("systemd is here, and can start containers"),
+        true => fine("systemd is here: tiny-docker systemd writes a unit for a container"),
         false => Ok(Found::Note(
             "systemd does not run here: after a boot, nobody starts containers".into(),
             "call tiny-docker start where this machine starts its programs",
