@@ -1,11 +1,11 @@
 //! What a published port costs: the same server, nginx, asked on the host without a container,
 //! by DNAT, and through the copying loop. In the VM, whose image has it: vm/bench.sh ports.
 //!
-//! Each turn is one `ab` with 500 requests, 10 at a time, of which none may fail; the figure is
-//! what `ab` itself has measured, without its own start. All take turns, forwards and backwards.
-//! In a turn each is compared with the server without a container, asked from the same place in
-//! the same way; the result is the median of all turns. After 20 turns these are 10,000 requests
-//! each.
+//! Each turn is one `ab` with 500 requests (of large pages 50), 10 at a time, of which none may
+//! fail; the figure is what `ab` itself has measured, without its own start. All take turns,
+//! forwards and backwards. In a turn each is compared with the server without a container, asked
+//! from the same place in the same way; the result is the median of all turns. After 20 turns
+//! these are 10,000 requests each.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -20,8 +20,12 @@ const LIBRARIES: &str = "/rootfs/servers/usr/lib/x86_64-linux-gnu:/rootfs/debian
 const STATE: &str = "/var/lib/bench-ports";
 /// An address of the host, on the cable to the outside.
 const HOST: &str = "192.0.2.1";
-/// How many requests one turn has.
-const REQUESTS: &str = "500";
+/// What is asked for in one turn: in words, which page, and with which flags of `ab`.
+const KINDS: [(&str, &str, [&str; 3]); 3] = [
+    ("pages of 600 bytes, a connection each", "", ["-n", "500", "-q"]),
+    ("pages of 600 bytes, kept connections", "", ["-n", "500", "-k"]),
+    ("pages of 1 MB, a connection each", "large", ["-n", "50", "-q"]),
+];
 /// The first turns fill caches, and do not count.
 const WARM_UP: usize = 2;
 
@@ -47,6 +51,7 @@ fn main() {
     ));
     fs::create_dir_all(format!("{STATE}/srv")).unwrap();
     fs::write(format!("{STATE}/srv/index.html"), [b'x'; 600]).unwrap();
+    fs::write(format!("{STATE}/srv/large"), vec![b'x'; 1_000_000]).unwrap();
     let mut direct = nginx_on_the_host();
     let container = nginx_in_a_container();
     for port in [9000, 8080] {
@@ -54,12 +59,12 @@ fn main() {
     }
     let turns = std::env::var("BENCH_ROUNDS").map_or(20, |turns| turns.parse().unwrap());
     let mut enough = true;
-    for (title, connections) in [("a connection each", &[][..]), ("kept connections", &["-k"])] {
+    for (title, page, flags) in KINDS {
         let mut contenders = contenders();
         for turn in 0..WARM_UP + turns {
-            measure(&mut contenders, connections, turn);
+            measure(&mut contenders, page, flags, turn);
         }
-        println!("{REQUESTS} requests to nginx, 10 at a time, {title}: the median of {turns} turns");
+        println!("{title}, {} requests to nginx, 10 at a time: the median of {turns} turns", flags[1]);
         enough &= report(&contenders);
     }
     assert!(tiny_docker(&["rm", "-f", &container]).status().unwrap().success());
@@ -89,12 +94,12 @@ fn contenders() -> Vec<Contender> {
 }
 
 /// One turn of everybody.
-fn measure(contenders: &mut [Contender], connections: &[&str], turn: usize) {
+fn measure(contenders: &mut [Contender], page: &str, flags: [&str; 3], turn: usize) {
     let last = contenders.len() - 1;
     for place in 0..=last {
         let contender = &mut contenders[if turn.is_multiple_of(2) { place } else { last - place }];
         sleep(Duration::from_millis(10));
-        let throughput = ab(contender, connections);
+        let throughput = ab(contender, page, flags);
         if turn >= WARM_UP {
             contender.throughput.push(throughput);
         }
@@ -102,7 +107,7 @@ fn measure(contenders: &mut [Contender], connections: &[&str], turn: usize) {
 }
 
 /// Requests a second.
-fn ab(contender: &Contender, connections: &[&str]) -> f64 {
+fn ab(contender: &Contender, page: &str, flags: [&str; 3]) -> f64 {
     let mut command = Command::new("ip");
     match contender.from {
         "outside" => command.args(["netns", "exec", "outside", "/rootfs/servers/usr/bin/ab"]),
@@ -111,15 +116,15 @@ fn ab(contender: &Contender, connections: &[&str]) -> f64 {
             &mut command
         }
     };
-    command.env("LD_LIBRARY_PATH", LIBRARIES).args(["-q", "-n", REQUESTS, "-c", "10"]).args(connections);
-    let output = command.arg(&contender.url).output().unwrap();
+    command.env("LD_LIBRARY_PATH", LIBRARIES).args(["-q", "-c", "10"]).args(flags);
+    let output = command.arg(format!("{}{page}", contender.url)).output().unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
     let number = |name: &str| {
         let line = report.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok())
     };
     let complete =
-        number("Complete requests:") == REQUESTS.parse().ok() && number("Failed requests:") == Some(0.0);
+        number("Complete requests:") == flags[1].parse().ok() && number("Failed requests:") == Some(0.0);
     let (name, errors) = (contender.name, String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && complete, "{name}: {report}{errors}");
     number("Requests per second:").unwrap_or_else(|| panic!("{name}: {report}"))
