@@ -35,8 +35,9 @@ pub fn share_one_heap() {
 }
 
 /// From how many bytes on a block of memory comes from the kernel itself: it is zero already, and
-/// costs nothing until something is written into it.
-pub const LARGE_BLOCK: usize = 128 << 10;
+/// costs nothing until something is written into it. The heap always has less than this left, so
+/// it does not come from there. (mallopt(3), M_TOP_PAD and M_TRIM_THRESHOLD: 128 KiB each)
+pub const LARGE_BLOCK: usize = 256 << 10;
 
 /// The child is born in a cgroup of our choice. (clone(2); not `libc`'s constant of
 /// this name, which is too small for it and therefore 0)
