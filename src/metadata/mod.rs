@@ -87,7 +87,9 @@ impl Mechanism for Metadata {
         record.plan = container.plan.clone();
         record.address = container.parts.address;
         record.ports = container.parts.ports.clone();
-        record.owned_by_this_process()?;
+        if record.owner.is_none_or(|owner| !owner.is_this_process()) {
+            record.owned_by_this_process()?;
+        }
         record.started(child.as_raw())?;
         owner.make_room(record)?;
         owner.sign(record)?;

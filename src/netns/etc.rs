@@ -3,10 +3,10 @@
 //! root file system, which several may share and which is the user's: they are kept in the
 //! container's directory, and mounted over those that are there. (hosts(5), resolv.conf(5))
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -127,10 +127,7 @@ fn write_one(dir: &Path, name: &'static str, text: &[u8]) -> Result<OwnedFd> {
     let path = dir.join(name);
     let describe = || (format!("write {path:?}"), format!("cat > {}", path.display()));
     step(DAY, describe, || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        // Not as open(2) sets it, which takes the bits of our caller's umask away.
-        file.set_permissions(Permissions::from_mode(MODE))?;
-        file.write_all(text)
+        OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path)?.write_all(text)
     })?;
     take(DAY, &path)
 }
