@@ -89,7 +89,8 @@ pub unsafe fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd>) -> io::
 ///
 /// # Safety
 ///
-/// `work` makes system calls and nothing else: both processes are in this memory at once.
+/// `work` makes system calls and nothing else, and asks none why it failed: both processes are in
+/// this memory at once, and share the one errno of this thread.
 pub unsafe fn spawn_in_this_memory<T: 'static>(work: fn(&T), what: T) -> nix::Result<()> {
     extern "C" fn begin<T>(argument: *mut libc::c_void) -> c_int {
         // SAFETY: it is what the caller made it from, and nobody frees it.
