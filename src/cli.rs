@@ -27,8 +27,17 @@ use crate::plan::Plan;
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Cli {
+    #[command(flatten)]
+    general: General,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+// What all commands have stands at the end of their help.
+#[derive(Debug, Args)]
+struct General {
     /// Print every kernel operation to stderr, with the shell command that does the same
-    // What all commands have stands at the end of their help.
     #[arg(long, global = true, display_order = 900)]
     explain: bool,
 
@@ -36,9 +45,6 @@ pub struct Cli {
     #[cfg(feature = "day4-metadata")]
     #[command(flatten)]
     _root: crate::metadata::state::Root,
-
-    #[command(subcommand)]
-    command: Command,
 }
 
 // The network of a container that asks for none: from day 9 on one that keeps it apart
@@ -317,14 +323,29 @@ impl Cli {
         };
         if std::env::vars_os().any(is_empty) {
             let command = empty::without_empty_variables(Cli::all_commands());
-            return Cli::from_arg_matches(&command.try_get_matches()?);
+            return Cli::from_arg_matches_mut(&mut command.try_get_matches()?);
         }
-        let matches = match Cli::command().try_get_matches() {
+        if let Some(run) = Cli::run_alone() {
+            return Ok(run);
+        }
+        let mut matches = match Cli::command().try_get_matches() {
             Ok(matches) => matches,
             // Help and hints may have to do with more than the one that is typed.
             Err(_) => Cli::all_commands().try_get_matches()?,
         };
-        Cli::from_arg_matches(&matches)
+        Cli::from_arg_matches_mut(&mut matches)
+    }
+
+    /// The arguments of a `run`, as a command line without other subcommands reads them: to make
+    /// those first, and only to list them, would be a third of what a start does before `run` begins.
+    /// `None`: it is another command, or there is something to be said, for which it takes them all.
+    fn run_alone() -> Option<Cli> {
+        if !std::env::args_os().any(|word| word == "run") {
+            return None;
+        }
+        let run = Run::augment_args(clap::Command::new("run"));
+        let command = General::augment_args(clap::Command::new("tiny-docker").subcommand(run));
+        Cli::from_arg_matches_mut(&mut command.try_get_matches().ok()?).ok()
     }
 
     /// The command line with all that its subcommands take.
@@ -336,7 +357,7 @@ impl Cli {
 
     /// Does what the command line says. Returns the exit code.
     pub fn execute(self) -> Result<u8> {
-        if self.explain {
+        if self.general.explain {
             explain::turn_on();
         }
         // What is made from here on, by us and by the command, has the same mode whoever calls.

@@ -45,10 +45,10 @@ pub fn told_to_end(what: &str) -> Result<()> {
 fn wait_for(fd: Option<BorrowedFd>, patience: Option<Duration>, what: &str) -> Result<bool> {
     // A signalfd sees only what is blocked. In a command that blocks nothing, such as `ps`,
     // a signal does what it always does, and this one stays silent. (signalfd(2))
-    let mut heard = SigSet::from_iter(ENDING);
-    heard.add(Signal::SIGTSTP);
+    let mut listened_for = SigSet::from_iter(ENDING);
+    listened_for.add(Signal::SIGTSTP);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    let signals = SignalFd::with_flags(&heard, flags).context("signalfd")?;
+    let signals = SignalFd::with_flags(&listened_for, flags).context("signalfd")?;
     // A time that no clock reaches is none.
     let until = patience.and_then(|patience| Instant::now().checked_add(patience));
     loop {
@@ -61,7 +61,8 @@ fn wait_for(fd: Option<BorrowedFd>, patience: Option<Duration>, what: &str) -> R
             Err(error) => return Err(error).with_context(|| format!("wait for {what}")),
         }
         let ready = fds.get(1).and_then(PollFd::any) == Some(true);
-        if let Some(info) = signals.read_signal().context("read from signalfd")? {
+        let heard = fds[0].any() == Some(true);
+        if heard && let Some(info) = signals.read_signal().context("read from signalfd")? {
             match Signal::try_from(info.ssi_signo as i32).context("a signal that was not asked for")? {
                 Signal::SIGTSTP => raise(Signal::SIGSTOP).context("stop")?,
                 signal => return Err(ended_by(signal, what)),

@@ -101,7 +101,9 @@ fn data(length: usize) -> Vec<u8> {
 /// All that comes until the other end has said everything.
 fn read_all(mut stream: &TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
-    stream.read_to_end(&mut all).unwrap_or_else(|error| panic!("after {} bytes: {error}", all.len()));
+    stream
+        .read_to_end(&mut all)
+        .unwrap_or_else(|error| panic!("no end comes after {} bytes: {error}", all.len()));
     all
 }
 
@@ -144,14 +146,14 @@ fn task4_a_client_that_has_sent_everything_still_gets_the_whole_answer() {
         let server = container.serves(|listener| {
             let mut stream = accept(&listener);
             let received = read_all(&stream);
-            stream.write_all(&received).unwrap();
-            stream.write_all(b"and that was it").unwrap();
+            stream.write_all(&received).and_then(|()| stream.write_all(b"and that was it"))
         });
         let mut client = connect(address);
         client.write_all(&sent).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let answer = read_all(&client);
-        server.join().unwrap();
+        let said = server.join().unwrap();
+        assert!(said.is_ok(), "{address}: once its client has said everything, the server answers: {said:?}");
         assert_eq!(answer.len(), sent.len() + 15, "{address}: the length of the answer");
         assert!(answer.starts_with(&sent) && answer.ends_with(b"and that was it"), "{address}: other bytes");
     }

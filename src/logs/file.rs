@@ -14,9 +14,9 @@
 //! went in.
 
 use std::fmt::Debug;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -96,8 +96,6 @@ impl LogFile {
             .mode(0o600)
             .open(path)
             .with_context(|| format!("make {path:?}"))?;
-        // Exactly that, whatever the caller's umask is.
-        file.set_permissions(Permissions::from_mode(0o600)).with_context(|| format!("chmod {path:?}"))?;
         Ok(LogFile { file, lost: 0, told: false })
     }
 

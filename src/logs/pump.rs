@@ -21,7 +21,7 @@ use crate::stream;
 
 const DAY: u8 = 5;
 
-/// Twice what a pipe holds (pipe(7)), and large enough to cost nothing until something is read.
+/// More than a pipe holds (pipe(7)), and large enough to cost nothing until something is read.
 const BUFFER: usize = kernel::LARGE_BLOCK;
 
 /// How long after the command's end its last words may take to arrive, when their

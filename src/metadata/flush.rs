@@ -48,7 +48,10 @@ pub fn soon(container: &Path) {
     match unsafe { kernel::clone3(CloneFlags::empty(), None) } {
         Ok(Clone::Parent(_, child)) => drop(waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED)),
         Ok(Clone::Child) => {
-            flush_apart(&turn, &null);
+            // SAFETY: as above.
+            if let Ok(Clone::Child) = unsafe { kernel::clone3(CloneFlags::empty(), None) } {
+                flush(&turn, &null);
+            }
             kernel::exit_now(0)
         }
         // No process more, no memory: see above.
@@ -58,8 +61,9 @@ pub fn soon(container: &Path) {
 
 /// The same, for a runtime that is about to end: then its child is nobody's as well.
 pub fn soon_after_us(container: &Path) {
-    if let Some((turn, null)) = turn(container) {
-        flush_apart(&turn, &null);
+    if let Some(files) = turn(container) {
+        // SAFETY: it makes system calls and nothing else.
+        let _ = unsafe { kernel::spawn_in_this_memory(|(turn, null)| flush(turn, null), files) };
     }
 }
 
@@ -76,15 +80,6 @@ fn turn(container: &Path) -> Option<(File, File)> {
 /// Is it on a tmpfs? What is there lives as long as the boot, flushed or not. (statfs(2))
 pub fn is_in_memory(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
-}
-
-/// Makes a process that waits for the disk.
-fn flush_apart(turn: &File, null: &File) {
-    // SAFETY: as above.
-    if let Ok(Clone::Child) = unsafe { kernel::clone3(CloneFlags::empty(), None) } {
-        flush(turn, null);
-        kernel::exit_now(0)
-    }
 }
 
 /// In the process that was made for it.

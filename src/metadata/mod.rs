@@ -183,11 +183,14 @@ impl Mechanism for Metadata {
         record.plan = container.plan.clone();
         record.address = container.parts.address;
         record.ports = container.parts.ports.clone();
-        record.owned_by_this_process()?;
         if self.again.is_some() {
             record.begins_again();
             // Of its last end; of the next one there will be another.
             let _ = std::fs::remove_file(owner.dir.join(layout::BEFORE));
+        }
+        // (What is started again may have been an earlier process's of the same number.)
+        if self.again.is_some() || record.owner.is_none_or(|owner| !owner.is_this_process()) {
+            record.owned_by_this_process()?;
         }
         record.started(child.as_raw())?;
         owner.make_room(record)?;

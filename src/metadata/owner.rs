@@ -100,7 +100,11 @@ impl Owner {
             let mut opened =
                 OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&new)?;
             opened.write_all(&text)?;
-            opened.set_len(text.len() as u64)?;
+            // What is longer was there before. To set the length that it has would not be nothing
+            // to a file system, but a change to be kept in its journal.
+            if opened.metadata()?.len() > text.len() as u64 {
+                opened.set_len(text.len() as u64)?;
+            }
             fs::rename(&new, &file)
         });
         if replaced.is_err() {

@@ -113,6 +113,11 @@ impl Identity {
         Ok(start_time(pid)?.map(|start_time| Identity { pid, start_time }))
     }
 
+    /// Is it this process? For one that has just been made by it, and nobody else.
+    pub fn is_this_process(&self) -> bool {
+        self.pid as u32 == std::process::id()
+    }
+
     /// A handle on it, if it still runs.
     pub fn process(&self) -> Result<Option<Process>> {
         // First the handle, then the look at the start time: what the handle means can no

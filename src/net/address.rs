@@ -86,7 +86,8 @@ fn last_given(dir: &Path) -> Option<Ipv4Addr> {
 /// not first emptied, for which some file systems wait for the disk.
 fn remember(dir: &Path, address: Ipv4Addr) {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(LAST));
-    let _ = file.and_then(|mut file| writeln!(file, "{:<15}", address.to_string()));
+    let text = format!("{:<15}\n", address.to_string());
+    let _ = file.and_then(|mut file| file.write_all(text.as_bytes()));
 }
 
 /// The next one to be given is the first.

@@ -11,7 +11,9 @@ use anyhow::{Context, bail};
 use nix::net::if_::if_indextoname;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
 
@@ -77,7 +79,11 @@ fn complete(lan: &Lan, netlink: &Netlink, bridge: u32, state: LinkFlags) -> Resu
 pub fn find_link(netlink: &Netlink, name: &str) -> Result<Option<LinkMessage>> {
     // Not by if_nametoindex(3): for a name that no interface has, it makes the kernel look
     // for a module of that name, by starting modprobe.
-    match netlink.list(netlink.handle.link().get().match_name(name).execute()) {
+    // And without its counters: for those of an IPv6 interface the kernel adds up what each
+    // processor has counted.
+    let without_counters = vec![LinkExtentMask::SkipStats];
+    let look = netlink.handle.link().get().match_name(name);
+    match netlink.list(look.set_filter_mask(AddressFamily::Unspec, without_counters).execute()) {
         Ok(links) => Ok(links.into_iter().next()),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("look for the interface {name}")),

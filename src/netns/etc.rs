@@ -3,10 +3,10 @@
 //! root file system, which several may share and which is the user's: they are kept in the
 //! container's directory, and mounted over those that are there. (hosts(5), resolv.conf(5))
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -130,7 +130,7 @@ fn write_one(dir: &Path, name: &'static str, text: &[u8]) -> Result<OwnedFd> {
     let path = dir.join(name);
     let describe = || (format!("write {path:?}"), format!("cat > {}", path.display()));
     step(DAY, describe, || {
-        let new = || OpenOptions::new().write(true).create_new(true).open(&path);
+        let new = || OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path);
         let mut file = match new() {
             // It is started once more. Its old one may be anything by now.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -138,8 +138,6 @@ fn write_one(dir: &Path, name: &'static str, text: &[u8]) -> Result<OwnedFd> {
             }
             opened => opened,
         }?;
-        // Not as open(2) sets it, which takes the bits of our caller's umask away.
-        file.set_permissions(Permissions::from_mode(MODE))?;
         file.write_all(text)
     })?;
     take(DAY, &path)

@@ -1,11 +1,11 @@
 //! Day 8: rtnetlink, by which the kernel is asked for links, addresses and routes.
 //! It is a socket; `ip` talks through the same. (rtnetlink(7))
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{self, Poll, Waker};
 
@@ -16,8 +16,6 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::proto::Connection;
 use rtnetlink::sys::{AsyncSocket, Socket, SocketAddr};
 use rtnetlink::{Error, Handle, new_connection_with_socket};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::retry_on_intr;
 
 use crate::error::Result;
 
@@ -29,7 +27,7 @@ use crate::error::Result;
 /// after the other, and wait each time: for that no runtime is needed, and none is
 /// started, with its threads and its files, at each container's start.
 pub struct Netlink {
-    connection: RefCell<Connection<RouteNetlinkMessage, NonBlocking>>,
+    connection: RefCell<Connection<RouteNetlinkMessage, OneAtATime>>,
     /// Makes requests.
     pub handle: Handle,
 }
@@ -41,8 +39,8 @@ impl Netlink {
         Ok(Netlink { connection: RefCell::new(connection), handle })
     }
 
-    /// Brings `request` to its end: whenever it cannot go on, what it asked for is sent, what
-    /// has come is read, and if nothing has come, the next answer is waited for.
+    /// Brings `request` to its end: what it asks for is sent, and one answer after the other is
+    /// read and handed to it, until it has all.
     fn complete<T>(&self, request: impl Future<Output = T>) -> io::Result<T> {
         let (mut request, mut nobody_to_wake) = (pin!(request), task::Context::from_waker(Waker::noop()));
         loop {
@@ -50,12 +48,14 @@ impl Netlink {
                 return Ok(answer);
             }
             let mut connection = self.connection.borrow_mut();
-            let _ = Pin::new(&mut *connection).poll(&mut nobody_to_wake);
-            if let Poll::Ready(answer) = request.as_mut().poll(&mut nobody_to_wake) {
-                return Ok(answer);
+            connection.poll_requests(&mut nobody_to_wake);
+            connection.poll_send_messages(&mut nobody_to_wake);
+            connection.socket_mut().is_awaited.set(true);
+            connection.poll_read_messages(&mut nobody_to_wake);
+            connection.forward_responses();
+            if connection.should_shut_down() {
+                return Err(io::Error::other("the netlink socket cannot be used any more"));
             }
-            let mut answer = [PollFd::new(&connection.socket_mut().0, PollFlags::IN)];
-            retry_on_intr(|| poll(&mut answer, None))?;
         }
     }
 
@@ -101,42 +101,51 @@ fn as_io(error: Error) -> io::Error {
     }
 }
 
-/// A socket as the library wants it: one that says "not yet" instead of waiting.
-struct NonBlocking(Socket);
+/// The library would ask the socket whether something has come, before and after each message.
+/// We know that: after a request the next message is worth waiting for, and that one alone.
+struct OneAtATime {
+    socket: Socket,
+    is_awaited: Cell<bool>,
+}
 
-/// The outcome of a system call that does not wait.
-fn ready<T>(outcome: io::Result<T>) -> Poll<io::Result<T>> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-        outcome => Poll::Ready(outcome),
+impl OneAtATime {
+    /// Waits for the message that is awaited; "not yet" if there is none.
+    fn receive<T>(&self, mut receive: impl FnMut(&Socket) -> io::Result<T>) -> Poll<io::Result<T>> {
+        if !self.is_awaited.take() {
+            return Poll::Pending;
+        }
+        loop {
+            match receive(&self.socket) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return Poll::Ready(outcome),
+            }
+        }
     }
 }
 
-impl AsyncSocket for NonBlocking {
-    fn new(protocol: isize) -> io::Result<NonBlocking> {
-        let socket = Socket::new(protocol)?;
-        socket.set_non_blocking(true)?;
-        Ok(NonBlocking(socket))
+impl AsyncSocket for OneAtATime {
+    fn new(protocol: isize) -> io::Result<OneAtATime> {
+        Ok(OneAtATime { socket: Socket::new(protocol)?, is_awaited: Cell::new(false) })
     }
 
     fn socket_ref(&self) -> &Socket {
-        &self.0
+        &self.socket
     }
 
     fn socket_mut(&mut self) -> &mut Socket {
-        &mut self.0
+        &mut self.socket
     }
 
     fn poll_send(&self, _: &mut task::Context, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready(self.0.send(bytes, 0))
+        Poll::Ready(self.socket.send(bytes, 0))
     }
 
     fn poll_send_to(&self, _: &mut task::Context, bytes: &[u8], to: &SocketAddr) -> Poll<io::Result<usize>> {
-        ready(self.0.send_to(bytes, to, 0))
+        Poll::Ready(self.socket.send_to(bytes, to, 0))
     }
 
     fn poll_recv<B: BufMut>(&self, _: &mut task::Context, buffer: &mut B) -> Poll<io::Result<()>> {
-        ready(self.0.recv(buffer, 0).map(drop))
+        self.receive(|socket| socket.recv(buffer, 0).map(drop))
     }
 
     fn poll_recv_from<B: BufMut>(
@@ -144,10 +153,10 @@ impl AsyncSocket for NonBlocking {
         _: &mut task::Context,
         buffer: &mut B,
     ) -> Poll<io::Result<SocketAddr>> {
-        ready(self.0.recv_from(buffer, 0).map(|(_, from)| from))
+        self.receive(|socket| socket.recv_from(buffer, 0).map(|(_, from)| from))
     }
 
     fn poll_recv_from_full(&self, _: &mut task::Context) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
-        ready(self.0.recv_from_full())
+        self.receive(|socket| socket.recv_from_full())
     }
 }
