@@ -448,7 +448,7 @@ impl Cli {
                 run.create()
             }
             #[cfg(feature = "day14-exec")]
-            Command::Start(start) => start.execute(Run::again),
+            Command::Start(start) => Run::start(start),
             #[cfg(feature = "day14-exec")]
             Command::Restart(restart) => restart.execute(Run::again),
             #[cfg(feature = "day14-exec")]

@@ -27,6 +27,7 @@
 //! what the kernel shows as files, [`explain`] is the narration, [`stream`] the one way to
 //! write to stdout and stderr, [`error`] has the exit codes.
 
+mod bytes;
 pub mod care;
 pub mod cli;
 pub mod clone;

@@ -2,8 +2,6 @@
 //! as data. The record keeps it (day 4), so that a container can be made again from
 //! what is on the disk.
 
-mod bytes;
-
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -14,6 +12,7 @@ use clap::ValueEnum;
 use nix::sched::CloneFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::bytes;
 pub use crate::care::{HealthCheck, Restart};
 
 // ANCHOR: plan

@@ -9,13 +9,13 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::container::{self, Container};
 use crate::error::{Result, failed};
 use crate::exec::again::words;
-use crate::exec::start::Way;
+use crate::exec::start::{Start, Way};
 use crate::metadata::Keeper;
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
 use crate::plan::Plan;
 use crate::supervise::restart::{self, Streams};
-use crate::supervise::rotate;
+use crate::supervise::{rotate, systemd};
 
 use super::{Cli, Command, Run};
 
@@ -33,6 +33,16 @@ impl Run {
         let mut container = Container::new(Plan::new(self.command.clone()));
         container.parts.only_made = true;
         container::run(container, &mut self.mechanisms())
+    }
+
+    /// Starts what somebody, or systemd, wants to have started. Returns the exit code.
+    pub fn start(start: Start) -> Result<u8> {
+        match start.for_systemd() {
+            Some((state, word)) => {
+                systemd::start(state, word, |record| Run::again(state, record, Way::BySystemd))
+            }
+            None => start.execute(Run::again),
+        }
     }
 
     /// Runs the container of `record` once more, as somebody has asked for.

@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use crate::error::Result;
 use crate::exec::Exec;
-use crate::exec::attach::Attach;
+use crate::supervise::attach::Attach;
 use crate::supervise::events::Events;
 use crate::supervise::pause::{Pause, Unpause};
 use crate::supervise::rename::Rename;

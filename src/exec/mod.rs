@@ -9,7 +9,6 @@
 //! process of it ([`program`]).
 
 pub mod again;
-pub mod attach;
 pub mod join;
 pub mod keys;
 pub mod program;

@@ -8,7 +8,6 @@ use crate::error::{self, COMMAND_FAILED, Result, failed};
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
 use crate::stop::StopContainers;
-use crate::supervise::systemd;
 
 /// Start containers that were created, or that have ended
 #[derive(Debug, clap::Args)]
@@ -67,15 +66,17 @@ pub struct Restart {
 }
 
 impl Start {
+    /// What a unit of systemd starts, and where it is kept; `None`: somebody else calls.
+    pub fn for_systemd(&self) -> Option<(&State, &str)> {
+        let only = self.containers.first().filter(|_| self.by_systemd && self.containers.len() == 1);
+        only.map(|word| (&self.state, &word[..]))
+    }
+
     /// Starts them, each by `begin`. Returns the exit code: with -a the command's, else 1 if one
     /// of them could not be started.
     pub fn execute(self, begin: impl Fn(&State, Record, Way) -> Result<u8>) -> Result<u8> {
         if self.attach && self.containers.len() > 1 {
             return Err(failed(anyhow::anyhow!("start -a is for one container; omit -a, or name one")));
-        }
-        if self.by_systemd {
-            let begin = |record| begin(&self.state, record, Way::BySystemd);
-            return systemd::start(&self.state, &self.containers[0], begin);
         }
         start_all(&self.state, &self.containers, |record, word| {
             let way = if self.attach { Way::InForeground } else { Way::InBackground(word) };

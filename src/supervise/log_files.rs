@@ -83,7 +83,7 @@ fn lines_in(path: &Path) -> Result<usize> {
     let text = fs::read(path).with_context(|| format!("read {path:?}"))?;
     let is_full = |line: &[u8]| parse(line).is_some_and(|entry| entry.full);
     let entries = text.split_inclusive(|byte| *byte == b'\n');
-    let within = usize::from(text.len() > 0 && !entries.clone().next_back().is_some_and(is_full));
+    let within = usize::from(!text.is_empty() && !entries.clone().next_back().is_some_and(is_full));
     Ok(entries.filter(|line| is_full(line)).count() + within)
 }
 

@@ -6,6 +6,7 @@
 //! it has ended: it is started again ([`restart`]), by systemd if somebody prefers that
 //! ([`systemd`]). Its log is kept within bounds meanwhile ([`rotate`], [`log_files`]).
 
+pub mod attach;
 pub mod commit;
 pub mod events;
 pub mod filter;
