@@ -4,6 +4,8 @@
 
 #[cfg(feature = "day12-images")]
 pub mod layout;
+#[cfg(feature = "day9-net")]
+pub mod outside;
 #[cfg(feature = "day12-images")]
 pub mod random;
 #[cfg(feature = "day12-images")]
