@@ -91,8 +91,6 @@ pub struct Parts {
 /// By what a container is connected. (day 9)
 #[derive(Debug, Clone)]
 pub struct Wire {
-    /// The bridge's name.
-    pub bridge: String,
     /// The name of the host's end of the cable: a port of the bridge, while the container lives.
     pub cable: String,
     /// The first address of the bridge's subnet, and how many bits of an address say that it

@@ -105,11 +105,7 @@ impl Mechanism for Bridge {
         })?;
         drop(lock);
         container.parts.address = Some(lease.address);
-        container.parts.wire = Some(Wire {
-            bridge: lan.bridge.clone(),
-            cable: lan.veth(lease.address),
-            subnet: (lan.network, lan.bits),
-        });
+        container.parts.wire = Some(Wire { cable: lan.veth(lease.address), subnet: (lan.network, lan.bits) });
         etc::write(container, lease.address, &self.dns)?;
         self.connection = Some(Connection { lan, netlink, bridge, lease });
         Ok(())
