@@ -20,9 +20,11 @@ fn run(world: &World, flags: &[&str], script: &str) -> Assert {
     world.tiny_docker(words).assert()
 }
 
-/// Listens on port 80 of every address, as far as it is let.
+/// Listens on port 80 of every address, as far as it is let. (Connections of whoever had it
+/// before may still be closing, for a minute: those do not count.)
 const LISTEN: &str = "import socket, time
 server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 try:
     server.bind(('', 80)); server.listen(); print('listening', flush=True); time.sleep(1000)
 except OSError as error:
