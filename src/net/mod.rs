@@ -127,8 +127,10 @@ impl Mechanism for Bridge {
         Ok(())
     }
 
-    fn enter(&mut self, _container: &mut Container) -> Result<()> {
+    fn enter(&mut self, container: &mut Container) -> Result<()> {
         let Some(connection) = self.connection.take() else { return Ok(()) };
+        // Its end of the cable is there then.
+        container.parts.pass_the_gate()?;
         configure(&connection.lan, connection.lease.address)
     }
 
