@@ -8,12 +8,17 @@
 //! these are 10,000 requests each.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[allow(dead_code)]
+mod turns;
+
 use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use turns::at;
 
 const LAYERS: [&str; 2] = ["/rootfs/servers", "/rootfs/debian"];
 const LIBRARIES: &str = "/rootfs/servers/usr/lib/x86_64-linux-gnu:/rootfs/debian/usr/lib/x86_64-linux-gnu";
@@ -140,8 +145,8 @@ fn report(contenders: &[Contender]) -> bool {
     for Contender { name, from, direct, limit, throughput, .. } in contenders {
         let own = throughput.iter().zip(&contenders[*direct].throughput);
         let shares: Vec<f64> = own.map(|(own, direct)| own / direct).collect();
-        let [share, low, high] = [0.5, 0.1, 0.9].map(|at| quantile(at, &shares));
-        let median = quantile(0.5, throughput);
+        let [share, low, high] = [0.5, 0.1, 0.9].map(|share| at(share, shares.clone()));
+        let median = at(0.5, throughput.clone());
         println!("{name:<18} {from:<10} {median:>12.0} {share:>8.2} {low:>8.2} {high:>8.2}");
         let least = limit.and_then(|variable| std::env::var(variable).ok()?.parse::<f64>().ok());
         if let Some(least) = least.filter(|least| share < *least) {
@@ -150,13 +155,6 @@ fn report(contenders: &[Contender]) -> bool {
         }
     }
     enough
-}
-
-/// The value that `share` of all are below.
-fn quantile(share: f64, values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values[(values.len() as f64 * share) as usize]
 }
 
 fn sh(script: &str) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! parent  prepare₁…ₙ  clone3  attach₁…ₙ  release              started₁…ₙ  wait  cleanupₙ…₁
-//! child                  └──── waits ────────┴ enter₁…ₙ  exec ……………………… exit
+//! child                  └── enter₁…ₙ ── waits ┴ exec ………………………………… exit
 //! ```
 
 use std::convert::Infallible;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
@@ -92,6 +92,19 @@ pub struct Parts {
     pub init: Option<OwnedFd>,
     /// The container that its command is one more process of; `None`: it has one of its own.
     pub join: Option<Join>,
+    /// In the child, until it has passed it: the gate. See [`Parts::pass_the_gate`].
+    pub gate: Option<File>,
+}
+
+impl Parts {
+    /// Child: waits until the parent has called every mechanism's `attach`. Until then both are at
+    /// work at once. So an `enter` that needs what an `attach` has made calls this; if none does,
+    /// the heart does, before exec.
+    pub fn pass_the_gate(&mut self) -> Result<()> {
+        let Some(mut gate) = self.gate.take() else { return Ok(()) };
+        // End of file instead of a byte: the parent gave up, or died.
+        gate.read_exact(&mut [0]).map_err(|_| anyhow!(report::ABANDONED))
+    }
 }
 
 /// The other way to start: not in new namespaces, but in those that a container has that
@@ -108,8 +121,6 @@ pub struct Join {
 /// By what a container is connected. (day 9)
 #[derive(Debug, Clone)]
 pub struct Wire {
-    /// The bridge's name.
-    pub bridge: String,
     /// The name of the host's end of the cable: a port of the bridge, while the container lives.
     pub cable: String,
     /// The first address of the bridge's subnet, and how many bits of an address say that it
@@ -291,7 +302,7 @@ fn prepare(container: &mut Container, mechanisms: &mut Mechanisms, prepared: &mu
 // ANCHOR: start
 /// Makes the child, and returns once it has become the command.
 fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child> {
-    // Two pipes. The child waits at the gate until it is released. By the other it reports
+    // Two pipes. At the gate the child waits until it is released. By the other it reports
     // that it is about to become the command, or why it cannot.
     let (gate, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let (hearing, report) = report::pipe()?;
@@ -319,8 +330,12 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
     (container.parts.root, container.parts.console, container.parts.join) = (None, None, None);
     container.parts.mounts.clear();
 
-    for mechanism in mechanisms.iter_mut() {
-        mechanism.attach(container, child.pid)?;
+    let mut mechanisms = mechanisms.iter_mut();
+    if let Err(error) = mechanisms.try_for_each(|mechanism| mechanism.attach(container, child.pid)) {
+        // Nobody can reach into a child that has ended, and then it knows why. One that lives comes
+        // to a gate that nobody opens any more, and knows nothing.
+        drop(release);
+        return Err(hearing.what_it_knows(&mut child).unwrap_or(error));
     }
     wait::told_to_end("the container to be ready")?;
     let describe = || ("write(gate): the child may go on".into(), "a fork would not have waited".into());
@@ -373,20 +388,20 @@ fn become_the_command(
     report: Report,
 ) -> ! {
     explain::in_child();
-    let outcome = report.report_panics().and_then(|()| enter(container, mechanisms, gate, &report));
+    container.parts.gate = Some(gate.into());
+    let outcome = report.report_panics().and_then(|()| enter(container, mechanisms, &report));
     let Err(error) = outcome;
+    // The parent is still at work on this process, maybe. Then it hears what its work was for.
+    let _ = container.parts.pass_the_gate();
     report.fail(exit_code(&error), &format!("{error:#}"))
 }
 
 // ANCHOR: enter
-fn enter(
-    container: &mut Container,
-    mechanisms: &mut Mechanisms,
-    gate: OwnedFd,
-    report: &Report,
-) -> Result<Infallible> {
-    // End of file instead of a byte: the parent gave up, or died.
-    File::from(gate).read_exact(&mut [0]).context("the runtime ended before the container was ready")?;
+fn enter(container: &mut Container, mechanisms: &mut Mechanisms, report: &Report) -> Result<Infallible> {
+    // --explain tells one thing after the other.
+    if explain::is_on() {
+        container.parts.pass_the_gate()?;
+    }
     die_with_the_parent(report)?;
     if container.parts.join.is_none() {
         inherited::start_afresh()?;
@@ -395,6 +410,7 @@ fn enter(
     for mechanism in mechanisms {
         mechanism.enter(container)?;
     }
+    container.parts.pass_the_gate()?;
     hand_over(&container.parts.stdio, container.parts.user.as_ref())?;
     if let Some(user) = &container.parts.user {
         assume(user)?;

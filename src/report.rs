@@ -25,6 +25,9 @@ use crate::wait::{Child, readable, signal_name};
 /// with an exit code, and none of them is 0.
 const ABOUT_TO_EXEC: u8 = 0;
 
+/// What the child says if nobody opens the gate.
+pub const ABANDONED: &str = "the runtime ended before the container was ready";
+
 /// The parent's end, from which it hears.
 pub struct Hearing(OwnedFd);
 
@@ -73,6 +76,11 @@ impl Report {
 
 // ANCHOR: hear
 impl Hearing {
+    /// Why the child has not become the command; `None`: because it was not let through the gate.
+    pub fn what_it_knows(self, child: &mut Child) -> Option<anyhow::Error> {
+        self.hear(child).err().filter(|error| error.to_string() != ABANDONED)
+    }
+
     /// Returns once the child has become the command, or with the reason why it has not.
     pub fn hear(self, child: &mut Child) -> Result<()> {
         let mut pipe = File::from(self.0);

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
-use common::{World, alive, binary, pid, supervisor, until};
+use common::{Setting, World, alive, binary, pid, supervisor, until};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
@@ -116,11 +116,9 @@ fn a_layer_cannot_be_written_on_an_overlay() {
 #[ignore = "privileged: make vm-test"]
 fn no_namespaces_left_to_make() {
     let world = World::new();
-    let file = "/proc/sys/user/max_uts_namespaces";
-    let before = fs::read_to_string(file).unwrap();
-    fs::write(file, "0").unwrap();
+    let none = Setting::set("/proc/sys/user/max_uts_namespaces", "0");
     let (code, findings) = doctor(&world, ":");
-    fs::write(file, before).unwrap();
+    drop(none);
     assert_eq!((code, missing(&findings)), (1, vec!["uts namespace"]));
     assert!(words(found(&findings, "uts namespace")).contains("sysctl"), "{findings:?}");
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use assert_cmd::assert::Assert;
-use common::{World, busybox, in_the_vm, said, until};
+use common::{Setting, World, busybox, in_the_vm, said, until};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknod};
 use predicates::prelude::*;
@@ -300,24 +300,6 @@ fn task2_the_root_looks_as_the_topmost_layer_does() {
     world.remove_all();
 }
 
-/// What the kernel does unless it is told otherwise. (/sys/module/overlay/parameters)
-struct KernelDefault(&'static str, String);
-
-impl KernelDefault {
-    fn set(name: &'static str, value: &str) -> KernelDefault {
-        let file = format!("/sys/module/overlay/parameters/{name}");
-        let before = fs::read_to_string(&file).unwrap();
-        fs::write(file, value).unwrap();
-        KernelDefault(name, before)
-    }
-}
-
-impl Drop for KernelDefault {
-    fn drop(&mut self) {
-        let _ = fs::write(format!("/sys/module/overlay/parameters/{}", self.0), &self.1);
-    }
-}
-
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task2_what_is_in_the_layer_is_whole_whatever_the_kernels_defaults() {
@@ -325,8 +307,10 @@ fn task2_what_is_in_the_layer_is_whole_whatever_the_kernels_defaults() {
     let base = busybox();
     // Elsewhere than in the VM these are the defaults of other people's mounts too.
     let alone = in_the_vm();
-    let _defaults =
-        alone.then(|| ["redirect_dir", "metacopy"].map(|default| KernelDefault::set(default, "Y")));
+    let _defaults = alone.then(|| {
+        ["redirect_dir", "metacopy"]
+            .map(|default| Setting::set(&format!("/sys/module/overlay/parameters/{default}"), "Y"))
+    });
     let change = "chmod 600 /etc/passwd; mv /home /house";
     run_on(&world, &[&base], &["--name", "it"], change).success();
     let upper = upper(&world, "it");

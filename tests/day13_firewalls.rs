@@ -4,19 +4,13 @@
 
 mod common;
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
+use common::outside::{HOST, Outside, sh};
 use common::{World, busybox, until};
-use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
-
-const HOST: &str = "192.0.2.1";
-const OUTSIDE: &str = "192.0.2.2";
 
 /// Docker 28, with a container of its own at 172.17.0.2 that publishes 8088.
 const DOCKER: &str = "iptables-restore <<'END'
@@ -140,43 +134,6 @@ END"
 }
 
 const NO_CHAIN: &str = "nft delete table inet theirs";
-
-/// Runs a command line on the host: what it prints, or what it says went wrong.
-fn sh(script: &str) -> Result<String, String> {
-    let output = Command::new("bash").args(["-c", script]).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
-
-/// A machine on the other side of the host.
-struct Outside;
-
-impl Outside {
-    fn new() -> Outside {
-        sh(&format!(
-            "ip netns add outside && ip link add td-out type veth peer name eth0 netns outside &&
-             ip addr add {HOST}/24 dev td-out && ip link set td-out up &&
-             ip -n outside addr add {OUTSIDE}/24 dev eth0 && ip -n outside link set eth0 up"
-        ))
-        .unwrap();
-        Outside
-    }
-
-    /// What `work` returns out there.
-    fn does<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let there = || {
-            setns(File::open("/run/netns/outside").unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        };
-        thread::scope(|scope| scope.spawn(there).join().unwrap())
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        let _ = sh("ip link del td-out; ip netns del outside; umount /run/netns");
-    }
-}
 
 /// What a server says, asked for its name; nothing, if no answer comes.
 fn ask(server: &str) -> String {

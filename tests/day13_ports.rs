@@ -4,19 +4,18 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
 use assert_cmd::assert::Assert;
 use common::layout::{Layout, Packed, tar_of};
+use common::outside::{HOST, OUTSIDE, Outside, sh};
 use common::{World, busybox, rootfs, said, supervisor, until};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -46,8 +45,6 @@ while True:
     except OSError: pass
     stream.close()";
 
-const OUTSIDE: &str = "192.0.2.2";
-const HOST: &str = "192.0.2.1";
 /// The host's address on the bridge.
 const GATEWAY: &str = "10.10.0.1";
 
@@ -103,46 +100,6 @@ fn ask_udp(socket: &UdpSocket, server: &str) -> String {
         answer.is_some()
     });
     String::from_utf8(answer.unwrap()).unwrap()
-}
-
-/// Runs a command line on the host: what it prints, or what it says went wrong.
-fn sh(script: &str) -> Result<String, String> {
-    let output = Command::new("bash").args(["-c", script]).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
-
-/// A machine on the other side of the host: a network namespace with a cable to it. It has no
-/// route to the containers, as no machine in the world has.
-struct Outside;
-
-impl Outside {
-    fn new() -> Outside {
-        sh(&format!(
-            "ip netns add outside && ip link add td-out type veth peer name eth0 netns outside &&
-             ip addr add {HOST}/24 dev td-out && ip link set td-out up &&
-             ip -n outside addr add {OUTSIDE}/24 dev eth0 && ip -n outside link set eth0 up &&
-             ip -n outside link set lo up"
-        ))
-        .unwrap();
-        Outside
-    }
-
-    /// What `work` returns out there: a thread may be in another network namespace than its
-    /// process.
-    fn does<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let there = || {
-            setns(File::open("/run/netns/outside").unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        };
-        thread::scope(|scope| scope.spawn(there).join().unwrap())
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        let _ = sh("ip link del td-out; ip netns del outside; umount /run/netns");
-    }
 }
 
 /// Other people's firewall, in the table `filter`: it goes with this value.

@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{World, busybox, deadline, pid, said, supervisor, until};
+use common::{Setting, World, busybox, deadline, pid, said, supervisor, until};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::setsockopt;
@@ -429,8 +429,7 @@ fn task4_long_flows_of_datagrams_are_bounded_and_forgotten() {
     let patience = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream";
     // It is there once something asks for connections to be tracked.
     world.tiny_docker(["run", "--rootfs", busybox().to_str().unwrap(), "true"]).assert().success();
-    let usual = fs::read_to_string(patience).unwrap();
-    fs::write(patience, "20").unwrap();
+    let short = Setting::set(patience, "20");
     let container = Published::new(&world, &UDP);
     let runtime = container.supervisor();
     let before = open_files(runtime);
@@ -439,7 +438,7 @@ fn task4_long_flows_of_datagrams_are_bounded_and_forgotten() {
         ask(&udp_client("127.0.0.1:5353"), b"hello");
     }
     let most = open_files(runtime) - before;
-    fs::write(patience, usual).unwrap();
+    drop(short);
     assert!(most <= 1024, "the runtime keeps {most} files for {CLIENTS} clients of UDP");
     until("the runtime has forgotten those that are silent", || open_files(runtime) == before);
     // And goes on.
@@ -504,26 +503,13 @@ fn task4_one_thread_serves_all_ports_and_without_ports_there_is_none() {
 #[ignore = "privileged: make vm-test"]
 fn task4_a_host_without_ipv6_addresses_publishes_on_ipv4() {
     let world = World::new();
-    let file = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
-    let usual = fs::read_to_string(file).unwrap();
-    fs::write(file, "1").unwrap();
-    let started = world
-        .tiny_docker(["run", "-d", "-p", "8080:80", "--rootfs", busybox().to_str().unwrap(), "sleep", "1000"])
-        .output()
-        .unwrap();
-    let id = String::from_utf8_lossy(&started.stdout).trim_end().to_string();
-    let served = started.status.success().then(|| {
-        let container = Published { world: &world, id };
-        let server = container.serves(|listener| echo(listener, 1));
-        let mut client = connect(V4);
-        client.write_all(b"four").unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        let answer = read_all(&client);
-        server.join().unwrap();
-        container.ends();
-        answer
-    });
-    fs::write(file, usual).unwrap();
-    assert!(started.status.success(), "{}", said(&started));
-    assert_eq!(served.as_deref(), Some(&b"four"[..]), "over IPv4");
+    let _none = Setting::set("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+    let container = Published::new(&world, &["-p", "8080:80"]);
+    let server = container.serves(|listener| echo(listener, 1));
+    let mut client = connect(V4);
+    client.write_all(b"four").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&client), b"four", "over IPv4");
+    server.join().unwrap();
+    container.ends();
 }

@@ -8,33 +8,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
+use common::outside::{HOST, Outside};
 use common::{World, rootfs, said, until};
-
-const HOST: &str = "192.0.2.1";
-
-/// A machine on the other side of the host: a network namespace with a cable to it.
-struct Outside;
-
-impl Outside {
-    fn new() -> Outside {
-        let script = format!(
-            "ip netns add outside && ip link add td-out type veth peer name eth0 netns outside &&
-             ip addr add {HOST}/24 dev td-out && ip link set td-out up &&
-             ip -n outside addr add 192.0.2.2/24 dev eth0 && ip -n outside link set eth0 up &&
-             ip -n outside link set lo up"
-        );
-        let made = Command::new("bash").args(["-c", &script]).output().unwrap();
-        assert!(made.status.success(), "{}", said(&made));
-        Outside
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        let script = "ip link del td-out; ip netns del outside; umount /run/netns";
-        let _ = Command::new("bash").args(["-c", script]).output();
-    }
-}
 
 /// Where a client is, and by which address it reaches the host.
 const WAYS: [(&str, &str); 4] = [("host", "127.0.0.1"), ("host", "::1"), ("host", HOST), ("outside", HOST)];

@@ -17,8 +17,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use assert_cmd::assert::Assert;
+use common::outside::{self, HOST, OUTSIDE, sh};
 use common::{HostFile, World, busybox, rootfs, until};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -62,28 +62,18 @@ fn fetch(server: &str) -> std::io::Result<String> {
     Ok(answer.split_once("\r\n\r\n").unwrap_or_default().1.to_string())
 }
 
-/// Runs a command line on the host: what it prints, or what it says went wrong.
-fn sh(script: &str) -> Result<String, String> {
-    let output = Command::new("bash").args(["-c", script]).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
-
 /// `ip -json` with `words`.
 fn ip(words: &str) -> Value {
     let output = Command::new("ip").arg("-json").args(words.split(' ')).output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
 }
 
-/// A machine on the other side of the host: a network namespace with a cable to it.
-/// It has no route to the containers, as no machine in the world has.
+/// A machine on the other side of the host, and the servers on it.
 struct Outside {
     stopped: Arc<AtomicBool>,
     servers: Vec<JoinHandle<()>>,
+    _machine: outside::Outside,
 }
-
-const OUTSIDE: &str = "192.0.2.2";
-const HOST: &str = "192.0.2.1";
 
 /// Asks the web server out there, with much more patience than an answer takes. (The -T of
 /// a static busybox's wget is a crash.)
@@ -92,23 +82,16 @@ const ASK_OUTSIDE: &str =
 
 impl Outside {
     fn new() -> Outside {
-        sh(&format!(
-            "ip netns add outside && ip link add td-out type veth peer name eth0 netns outside &&
-             ip addr add {HOST}/24 dev td-out && ip link set td-out up &&
-             ip -n outside addr add {OUTSIDE}/24 dev eth0 && ip -n outside link set eth0 up &&
-             ip -n outside link set lo up"
-        ))
-        .unwrap();
-        Outside { stopped: Arc::default(), servers: Vec::new() }
+        let _machine = outside::Outside::new();
+        Outside { stopped: Arc::default(), servers: Vec::new(), _machine }
     }
 
-    /// Starts a server out there: a thread may be in another network namespace than
-    /// its process. What `open` returns serves one who asks, if there is one.
+    /// Starts a server out there. What `open` returns serves one who asks, if there is one.
     fn start<Serve: FnMut() + 'static>(&mut self, open: fn() -> Serve) {
         let stopped = self.stopped.clone();
         let (opened, is_open) = channel();
         self.servers.push(thread::spawn(move || {
-            setns(File::open("/run/netns/outside").unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+            outside::enter();
             let mut serve_one = open();
             opened.send(()).unwrap();
             while !stopped.load(Ordering::Relaxed) {
@@ -168,7 +151,6 @@ impl Drop for Outside {
         for server in self.servers.drain(..) {
             let _ = server.join();
         }
-        let _ = sh("ip link del td-out; ip netns del outside; umount /run/netns");
     }
 }
 

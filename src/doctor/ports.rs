@@ -2,9 +2,8 @@
 //! published port. Only what is certain is said: a chain that refuses whatever comes to its end.
 
 use std::cell::RefCell;
-use std::fs;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NlasIterator};
+use netlink_packet_core::{NLM_F_DUMP, NlasIterator};
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use netlink_packet_netfilter::nftables::*;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily as Family};
@@ -13,8 +12,9 @@ use nix::sched::{CloneFlags, unshare};
 use anyhow::Context;
 
 use crate::error::Result;
+use crate::files;
 use crate::net::nfnetlink::{Netlink, change, packet};
-use crate::net::nftables::{Batch, Chain, Command, compare, other};
+use crate::net::nftables::{Batch, Chain, add_owned_table, is_for_this_host, other};
 
 use super::{Found, fine};
 
@@ -33,13 +33,11 @@ const NFTA_TARGET_NAME: u16 = 1;
 /// In a network namespace of its own: a table that its socket owns, and a rule that redirects.
 pub fn redirection() -> Result<Found> {
     unshare(CloneFlags::CLONE_NEWNET).context("unshare")?;
-    let attributes = vec![TableAttribute::Name("doctor".into()), TableAttribute::Flags(TableFlags::Owner)];
-    let table = NfTablesMessage::NewTable(TableMessage { attributes });
     let chain = Chain::ours("doctor", "prerouting");
+    let [ask, compare] = is_for_this_host();
     let rule = vec![
-        // Is the destination this host's? The kernel's number for that is 2. (linux/rtnetlink.h)
-        other("fib", &[(1, Register::Reg1.into()), (2, 3), (3, 1 << 1)]),
-        compare(Operator::Equal, &2_u32.to_ne_bytes()),
+        ask,
+        compare,
         Expressions::Immediate(vec![
             Immediate::DestinationRegister(Register::Reg1),
             Immediate::Data(DataAttribute::Value(vec![10, 10, 0, 2])),
@@ -47,7 +45,7 @@ pub fn redirection() -> Result<Found> {
         other("nat", &[(1, 1), (2, u8::from(Family::IPv4).into()), (3, Register::Reg1.into())]),
     ];
     let commands = vec![
-        Command::new("add table ip doctor".into(), NLM_F_CREATE, Family::IPv4, table),
+        add_owned_table("doctor"),
         chain.add("nat", InetHookNumber::PreRouting, -100, "doctor"),
         chain.add_rule("fib daddr type local dnat to 10.10.0.2", rule),
     ];
@@ -108,7 +106,7 @@ fn in_the_way(netlink: &Netlink, chains: &[Chain]) -> Result<(Vec<String>, Vec<S
 pub fn loopback(bridge: &str) -> Result<Found> {
     for interface in ["all", bridge] {
         let file = format!("/proc/sys/net/ipv4/conf/{interface}/route_localnet");
-        if fs::read_to_string(&file).unwrap_or_default().trim() == "1" {
+        if files::read(&file).unwrap_or_default().trim_ascii() == b"1" {
             return Ok(Found::Note(
                 format!(
                     "net.ipv4.conf.{interface}.route_localnet is on: containers may reach the host's 127.0.0.1"

@@ -113,11 +113,7 @@ impl Mechanism for Bridge {
         })?;
         drop(lock);
         container.parts.address = Some(lease.address);
-        container.parts.wire = Some(Wire {
-            bridge: lan.bridge.clone(),
-            cable: lan.veth(lease.address),
-            subnet: (lan.network, lan.bits),
-        });
+        container.parts.wire = Some(Wire { cable: lan.veth(lease.address), subnet: (lan.network, lan.bits) });
         etc::write(container, lease.address, &self.dns)?;
         self.connection = Some(Connection { lan, netlink, bridge, lease });
         Ok(())
@@ -139,8 +135,10 @@ impl Mechanism for Bridge {
         Ok(())
     }
 
-    fn enter(&mut self, _container: &mut Container) -> Result<()> {
+    fn enter(&mut self, container: &mut Container) -> Result<()> {
         let Some(connection) = self.connection.take() else { return Ok(()) };
+        // Its end of the cable is there then.
+        container.parts.pass_the_gate()?;
         configure(&connection.lan, connection.lease.address)
     }
 

@@ -180,8 +180,7 @@ impl Netlink {
 /// the number of the request that it is about, and what was said of it.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// Each with its type.
-    pub messages: Vec<(u16, Vec<u8>)>,
+    messages: Vec<(u16, Vec<u8>)>,
     interrupted: bool,
     /// 0: it was no refusal.
     pub errno: i32,

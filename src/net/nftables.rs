@@ -31,6 +31,15 @@ pub fn load_ct_state() -> Expressions {
     other("ct", &[(1, Register::Reg1.into()), (2, 0)])
 }
 
+/// Ends the rule, unless the packet is for this host: the routing table is asked what kind of
+/// address its destination is. (Attributes: 1 the register, 2 what is asked for, of which 3 is
+/// the kind, 3 about which address, of which 1 << 1 is the destination. linux/rtnetlink.h: the
+/// kind 2 is RTN_LOCAL.)
+pub fn is_for_this_host() -> [Expressions; 2] {
+    let ask = other("fib", &[(1, Register::Reg1.into()), (2, 3), (3, 1 << 1)]);
+    [ask, compare(Operator::Equal, &2_u32.to_ne_bytes())]
+}
+
 /// Ends the rule, unless the connection's destination was changed on this host: its status has
 /// the bit 1 << 5. (linux/netfilter/nf_conntrack_common.h, IPS_DST_NAT)
 pub fn is_redirected() -> Vec<Expressions> {
@@ -110,6 +119,14 @@ impl Command {
 /// `add table ip NAME`
 pub fn add_table(name: &str) -> Command {
     let message = NfTablesMessage::NewTable(table(name));
+    Command::new(format!("add table ip {name}"), NLM_F_CREATE, Family::IPv4, message)
+}
+
+/// `add table ip NAME { flags owner; }`: nobody else may change it, and it is gone as soon as
+/// the socket that this is sent by is closed, for whatever reason. (Linux 5.12)
+pub fn add_owned_table(name: &str) -> Command {
+    let attributes = vec![TableAttribute::Name(name.into()), TableAttribute::Flags(TableFlags::Owner)];
+    let message = NfTablesMessage::NewTable(TableMessage { attributes });
     Command::new(format!("add table ip {name}"), NLM_F_CREATE, Family::IPv4, message)
 }
 

@@ -119,8 +119,7 @@ impl Mechanism for UserNetworks {
         container.parts.address = main.map(|plug| plug.lease.address);
         container.parts.wire = main.filter(|plug| !plug.network.internal).map(|plug| {
             let Cable { lan, address, .. } = &plug.cable;
-            let (bridge, cable) = (lan.bridge.clone(), lan.veth(*address));
-            Wire { bridge, cable, subnet: (lan.network, lan.bits) }
+            Wire { cable: lan.veth(*address), subnet: (lan.network, lan.bits) }
         });
         self.netlink = Some(netlink);
         self.line = Some(UnixStream::pair().context("make a socket pair")?);
@@ -136,10 +135,12 @@ impl Mechanism for UserNetworks {
         self.join(container, child)
     }
 
-    fn enter(&mut self, _container: &mut Container) -> Result<()> {
+    fn enter(&mut self, container: &mut Container) -> Result<()> {
         if self.plugs.is_empty() {
             return Ok(());
         }
+        // Its ends of the cables are there then.
+        container.parts.pass_the_gate()?;
         let netlink = Netlink::inside()?;
         for plug in &self.plugs {
             plug.cable.configure(&netlink)?;

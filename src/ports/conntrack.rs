@@ -38,8 +38,7 @@ struct Flow {
 /// packet of each is the first again, and is asked about.
 pub fn forget_older(ports: &[PublishedPort], container: Ipv4Addr) -> Result<()> {
     // ANCHOR: day13_task3_forget_older_solution
-    let ports: Vec<&PublishedPort> =
-        ports.iter().filter(|port| port.protocol == Protocol::Udp && can_be_redirected(port)).collect();
+    let ports: Vec<&PublishedPort> = redirected_udp(ports).collect();
     if ports.is_empty() {
         return Ok(());
     }
@@ -62,13 +61,16 @@ pub fn forget_older(ports: &[PublishedPort], container: Ipv4Addr) -> Result<()> 
 /// Has the kernel forget the flows to `container` that it has redirected: whoever has the port
 /// next, or the address, is not to get them. If that cannot be, they end by themselves.
 pub fn forget_redirected(ports: &[PublishedPort], container: Ipv4Addr) {
-    let udp = |port: &&PublishedPort| port.protocol == Protocol::Udp && can_be_redirected(port);
-    let ours: Vec<u16> = ports.iter().filter(udp).map(|port| port.container_port).collect();
+    let ours: Vec<u16> = redirected_udp(ports).map(|port| port.container_port).collect();
     if !ours.is_empty() {
         let _ = forget(|flow| {
             flow.answers.0 == container && flow.to != flow.answers && ours.contains(&flow.answers.1)
         });
     }
+}
+
+fn redirected_udp(ports: &[PublishedPort]) -> impl Iterator<Item = &PublishedPort> {
+    ports.iter().filter(|port| port.protocol == Protocol::Udp && can_be_redirected(port))
 }
 
 /// The host's addresses.
@@ -117,51 +119,35 @@ fn read(kind: u16, bytes: &[u8]) -> Option<Flow> {
     for attribute in attributes {
         match attribute {
             ConntrackAttribute::CtaTupleOrig(tuple) => key = Some(tuple),
-            ConntrackAttribute::CtaTupleReply(tuple) => answers = from(&tuple),
+            ConntrackAttribute::CtaTupleReply(tuple) => answers = ends(&tuple),
             _ => {}
         }
     }
     let key = key?;
-    Some(Flow { to: to(&key)?, answers: answers?, key })
+    let ([_, to], [answers, _]) = (ends(&key)?, answers?);
+    Some(Flow { to, answers, key })
 }
 
-/// Where a packet goes, if it is one of UDP.
-fn to(tuple: &[Tuple]) -> Option<(IpAddr, u16)> {
-    let address = addresses_of(tuple).find_map(|one| match one {
-        IPTuple::DestinationAddress(address) => Some(*address),
-        _ => None,
-    });
-    let port = udp(tuple)?.iter().find_map(|one| match one {
-        ProtoTuple::DestinationPort(port) => Some(*port),
-        _ => None,
-    });
-    Some((address?, port?))
-}
-
-/// Where it comes from.
-fn from(tuple: &[Tuple]) -> Option<(IpAddr, u16)> {
-    let address = addresses_of(tuple).find_map(|one| match one {
-        IPTuple::SourceAddress(address) => Some(*address),
-        _ => None,
-    });
-    let port = udp(tuple)?.iter().find_map(|one| match one {
-        ProtoTuple::SourcePort(port) => Some(*port),
-        _ => None,
-    });
-    Some((address?, port?))
-}
-
-fn addresses_of(tuple: &[Tuple]) -> impl Iterator<Item = &IPTuple> {
-    tuple.iter().flat_map(|part| match part {
-        Tuple::Ip(addresses) => &addresses[..],
-        _ => &[],
-    })
-}
-
-fn udp(tuple: &[Tuple]) -> Option<&[ProtoTuple]> {
-    let parts = tuple.iter().find_map(|part| match part {
-        Tuple::Proto(parts) => Some(&parts[..]),
-        _ => None,
-    })?;
-    parts.contains(&ProtoTuple::Protocol(Spoken::Udp)).then_some(parts)
+/// Where a packet comes from and where it goes, if it is one of UDP.
+fn ends(tuple: &[Tuple]) -> Option<[(IpAddr, u16); 2]> {
+    let (mut is_udp, mut addresses, mut ports) = (false, [None; 2], [None; 2]);
+    for part in tuple {
+        match part {
+            Tuple::Ip(parts) => parts.iter().for_each(|part| match part {
+                IPTuple::SourceAddress(address) => addresses[0] = Some(*address),
+                IPTuple::DestinationAddress(address) => addresses[1] = Some(*address),
+                _ => {}
+            }),
+            Tuple::Proto(parts) => parts.iter().for_each(|part| match part {
+                ProtoTuple::Protocol(spoken) => is_udp = *spoken == Spoken::Udp,
+                ProtoTuple::SourcePort(port) => ports[0] = Some(*port),
+                ProtoTuple::DestinationPort(port) => ports[1] = Some(*port),
+                _ => {}
+            }),
+            _ => {}
+        }
+    }
+    let source = addresses[0].zip(ports[0]);
+    let destination = addresses[1].zip(ports[1]);
+    is_udp.then_some([source?, destination?])
 }

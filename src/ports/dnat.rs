@@ -13,13 +13,12 @@ use crate::container::Wire;
 use crate::error::Result;
 use crate::net::nfnetlink::Netlink;
 use crate::net::nftables::{
-    Batch, Chain, and, compare, delete_table, is_redirected, load_source_address, other,
+    Batch, Chain, add_owned_table, and, compare, delete_table, is_for_this_host, is_redirected,
+    load_source_address, other,
 };
 use crate::net::subnet::mask;
 use crate::plan::{Protocol, PublishedPort};
-use crate::ports::words::{
-    Map, add_owned_table, is_for_this_host, load_destination_address, redirect as dnat,
-};
+use crate::ports::words::{Map, load_destination_address, redirect as dnat};
 
 use super::DAY;
 

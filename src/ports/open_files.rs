@@ -21,17 +21,18 @@ impl OpenFiles {
         // Of a container that is started again by this process: what it was the first time.
         static BEFORE: OnceLock<Rlimit> = OnceLock::new();
         let before = *BEFORE.get_or_init(|| getrlimit(Resource::Nofile));
-        let all = Rlimit { current: before.maximum, maximum: before.maximum };
-        let count = before.maximum.map_or("unlimited".into(), |count| count.to_string());
-        let describe = || (format!("setrlimit(RLIMIT_NOFILE, {count})"), format!("ulimit -Sn {count}"));
-        step(DAY, describe, || setrlimit(Resource::Nofile, all))?;
+        set(Rlimit { current: before.maximum, maximum: before.maximum })?;
         Ok(OpenFiles(before))
     }
 
     /// Child: has the limit again that it would have had.
     pub fn restore(self) -> Result<()> {
-        let count = self.0.current.map_or("unlimited".into(), |count| count.to_string());
-        let describe = || (format!("setrlimit(RLIMIT_NOFILE, {count})"), format!("ulimit -Sn {count}"));
-        step(DAY, describe, || setrlimit(Resource::Nofile, self.0))
+        set(self.0)
     }
+}
+
+fn set(limit: Rlimit) -> Result<()> {
+    let count = limit.current.map_or("unlimited".into(), |count| count.to_string());
+    let describe = || (format!("setrlimit(RLIMIT_NOFILE, {count})"), format!("ulimit -Sn {count}"));
+    step(DAY, describe, || setrlimit(Resource::Nofile, limit))
 }

@@ -1,11 +1,11 @@
-//! Day 13: more of nftables' words than day 9 needs: a table that has an owner, maps, and what
-//! a rule needs to look something up and to redirect. (linux/netfilter/nf_tables.h)
+//! Day 13: more of nftables' words than day 9 needs: maps, and what a rule needs to look
+//! something up and to redirect. (linux/netfilter/nf_tables.h)
 
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_netfilter::NetfilterProtoFamily as Family;
 use netlink_packet_netfilter::nftables::*;
 
-use crate::net::nftables::{Command, compare, other};
+use crate::net::nftables::{Command, other};
 
 /// nft(8)'s numbers for its data types, by which it shows what is in a map. Of a concatenation
 /// each has six bits.
@@ -15,14 +15,6 @@ const INET_SERVICE: u32 = 13;
 
 /// As many elements go into one message: the length of what is nested in it has 16 bits.
 const ELEMENTS: usize = 1000;
-
-/// `add table ip NAME { flags owner; }`: nobody else may change it, and it is gone as soon as
-/// the socket that this is sent by is closed, for whatever reason. (Linux 5.12)
-pub fn add_owned_table(name: &str) -> Command {
-    let attributes = vec![TableAttribute::Name(name.into()), TableAttribute::Flags(TableFlags::Owner)];
-    let message = NfTablesMessage::NewTable(TableMessage { attributes });
-    Command::new(format!("add table ip {name}"), NLM_F_CREATE, Family::IPv4, message)
-}
 
 /// A map from ports of the host to ports of a container.
 pub struct Map<'a> {
@@ -120,15 +112,6 @@ pub fn load_destination_address(register: Register) -> Expressions {
 fn load_destination_port(register: Register) -> Expressions {
     let register = Payload::DestinationRegister(register);
     Expressions::Payload(vec![register, Payload::Base(2), Payload::Offset(2), Payload::Len(2)])
-}
-
-/// Ends the rule, unless the packet is for this host: the routing table is asked what kind of
-/// address its destination is. (Attributes: 1 the register, 2 what is asked for, of which 3 is
-/// the kind, 3 about which address, of which 1 << 1 is the destination. linux/rtnetlink.h: the
-/// kind 2 is RTN_LOCAL.)
-pub fn is_for_this_host() -> [Expressions; 2] {
-    let ask = other("fib", &[(1, Register::Reg1.into()), (2, 3), (3, 1 << 1)]);
-    [ask, compare(Operator::Equal, &2_u32.to_ne_bytes())]
 }
 
 /// Redirects the connection to the address and the port that are loaded. (Attributes: 1 the

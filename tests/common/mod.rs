@@ -4,6 +4,8 @@
 
 #[cfg(feature = "day12-images")]
 pub mod layout;
+#[cfg(feature = "day9-net")]
+pub mod outside;
 #[cfg(feature = "day12-images")]
 pub mod random;
 #[cfg(feature = "day12-images")]
@@ -562,6 +564,27 @@ impl Drop for HostFile {
         if self.made {
             let _ = fs::remove_file(self.path);
         }
+    }
+}
+
+/// A setting of the kernel's, a file in /proc/sys or /sys, with another value for as long as
+/// this value lives: also where the test fails, for the next one begins on the same machine.
+pub struct Setting {
+    file: String,
+    before: String,
+}
+
+impl Setting {
+    pub fn set(file: &str, value: &str) -> Setting {
+        let before = fs::read_to_string(file).unwrap();
+        fs::write(file, value).unwrap();
+        Setting { file: file.into(), before }
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.file, &self.before);
     }
 }
 
