@@ -6,6 +6,8 @@
 #[cfg(feature = "day14-exec")]
 mod again;
 mod empty;
+#[cfg(feature = "day12-images")]
+mod images;
 #[cfg(feature = "day14-exec")]
 mod running;
 
@@ -118,31 +120,8 @@ enum Command {
     Doctor(crate::doctor::Doctor),
 
     #[cfg(feature = "day12-images")]
-    Pull(crate::images::pull::Pull),
-    #[cfg(feature = "day12-images")]
-    Push(crate::images::push::Push),
-    #[cfg(feature = "day12-images")]
-    Login(crate::images::login::Login),
-    #[cfg(feature = "day12-images")]
-    Logout(crate::images::login::Logout),
-    #[cfg(feature = "day12-images")]
-    Images(crate::images::list::Images),
-    #[cfg(feature = "day12-images")]
-    Rmi(crate::images::rmi::Rmi),
-    #[cfg(feature = "day12-images")]
-    Tag(crate::images::list::Tag),
-    #[cfg(feature = "day12-images")]
-    History(crate::images::list::History),
-    #[cfg(feature = "day12-images")]
-    Image(crate::images::rmi::ImageCommand),
-    #[cfg(feature = "day12-images")]
-    Save(crate::images::archive::Save),
-    #[cfg(feature = "day12-images")]
-    Load(crate::images::load::Load),
-    #[cfg(all(feature = "day12-images", not(feature = "day14-exec")))]
-    Commit(crate::images::commit::Commit),
-    #[cfg(feature = "day14-exec")]
-    Commit(crate::supervise::commit::CommitPaused),
+    #[command(flatten)]
+    Images(images::ImagesCommand),
     #[cfg(feature = "day13-ports")]
     Port(crate::ports::command::Port),
     /// Make a container as run does, but do not start it; print its id
@@ -155,12 +134,6 @@ enum Command {
     #[cfg(feature = "day14-exec")]
     #[command(flatten)]
     Running(running::RunningCommand),
-    #[cfg(feature = "day12-images")]
-    #[command(hide = true)]
-    UnpackLayer(crate::images::unpack::UnpackLayer),
-    #[cfg(feature = "day12-images")]
-    #[command(hide = true)]
-    FlushImages(crate::images::unflushed::FlushImages),
     /// Stop containers (comes to life on day 6)
     #[cfg(not(feature = "day6-stop"))]
     Stop {
@@ -413,35 +386,9 @@ impl Cli {
             #[cfg(feature = "day9-net")]
             Command::Doctor(doctor) => doctor.execute(),
             #[cfg(feature = "day12-images")]
-            Command::Pull(pull) => pull.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Push(push) => push.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Login(login) => login.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Logout(logout) => logout.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Images(images) => images.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Rmi(rmi) => rmi.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Tag(tag) => tag.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::History(history) => history.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Image(image) => image.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Save(save) => save.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Load(load) => load.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::Commit(commit) => commit.execute(),
+            Command::Images(command) => command.execute(),
             #[cfg(feature = "day13-ports")]
             Command::Port(port) => port.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::UnpackLayer(unpack) => unpack.execute(),
-            #[cfg(feature = "day12-images")]
-            Command::FlushImages(flush) => flush.execute(),
             #[cfg(feature = "day14-exec")]
             Command::Create(mut run) => {
                 run.image.fetch(run.metadata.state())?;
