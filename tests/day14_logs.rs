@@ -37,7 +37,8 @@ fn files(world: &World) -> Vec<(u64, u64)> {
             Some(rest) => rest[1..].parse().unwrap(),
             None => continue,
         };
-        found.push((number, entry.metadata().unwrap().len()));
+        // One that is removed at this moment is none.
+        found.extend(entry.metadata().ok().map(|metadata| (number, metadata.len())));
     }
     found.sort();
     found

@@ -1,13 +1,17 @@
 //! Day 14: `start` and `restart`: a container that was made, or has ended, runs (again).
 
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 
 use crate::error::{self, COMMAND_FAILED, Result, failed};
-use crate::metadata::record::Record;
+use crate::metadata::by_person;
+use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
 use crate::stop::StopContainers;
+use crate::wait::{A_MOMENT, PATIENCE};
 
 /// Start containers that were created, or that have ended
 #[derive(Debug, clap::Args)]
@@ -91,7 +95,7 @@ impl Restart {
         let stop = StopContainers::new(self.state.clone(), self.timeout);
         let (mut stopped, mut code) = (Vec::new(), 0);
         for word in &self.containers {
-            match stop.stop_for_good(word) {
+            match stop.stop_to_restart(word) {
                 Ok(()) => stopped.push(word.clone()),
                 Err(error) => {
                     error::print(&error);
@@ -110,7 +114,11 @@ impl Restart {
 /// return. So each of several is started by a process of its own.
 fn start_all(state: &State, words: &[String], begin: impl FnOnce(Record, &str) -> Result<u8>) -> Result<u8> {
     if let [word] = words {
-        return match startable(state, word).map_err(failed)? {
+        let found = startable(state, word).and_then(|found| match found {
+            None => start_now(state, word),
+            found => Ok(found),
+        });
+        return match found.map_err(failed)? {
             Some(record) => begin(record, word),
             None => crate::metadata::output::print(&format!("{word}\n")),
         };
@@ -123,11 +131,40 @@ fn start_all(state: &State, words: &[String], begin: impl FnOnce(Record, &str) -
     }))
 }
 
-/// The container that `word` means; `None`: it runs already.
+/// The container that `word` means; `None`: it runs already, or its `run` is about to start it again.
 pub fn startable(state: &State, word: &str) -> Result<Option<Record>> {
     let record = state.settle(state.find(word)?)?;
     if let Some(why) = &record.unreadable {
         bail!("container {word} cannot be read, so nobody can start it: {why}");
     }
-    Ok(if record.process()?.is_some() { None } else { Some(record) })
+    let is_in_hand = record.status == Status::Restarting || record.process()?.is_some();
+    Ok(if is_in_hand { None } else { Some(record) })
+}
+
+/// Has the `run` of the container that `word` means, which waits with starting it again, do that
+/// now. `None`: it runs, or did. Otherwise its `run` has given it up, and it is startable.
+fn start_now(state: &State, word: &str) -> Result<Option<Record>> {
+    let before = state.find(word)?;
+    let (mut now, since) = (before.clone(), Instant::now());
+    while now.status == Status::Restarting && now.restarts == before.restarts {
+        now.is_visible()?;
+        if since.elapsed() > PATIENCE {
+            bail!(
+                "container {word} is about to be started again by its `run`, which was not to be woken within {} s",
+                PATIENCE.as_secs()
+            );
+        }
+        // Again and again: it may not have begun to wait.
+        by_person::wake(&now)?;
+        sleep(A_MOMENT);
+        now = state.settle(state.read(&before.id)?)?;
+    }
+    match now.status {
+        Status::Exited => Ok(Some(now)),
+        Status::Restarting if now.started_at == before.started_at => {
+            let why = now.reason.unwrap_or("inspect and logs may tell why".into());
+            bail!("container {word} could not be started, and is tried again later: {why}")
+        }
+        _ => Ok(None),
+    }
 }

@@ -18,6 +18,7 @@ use crate::explain::step;
 use crate::logs::file::{self as log_file, LOG, Stream};
 use crate::logs::pump::poll_some;
 use crate::logs::since;
+use crate::metadata::by_person;
 use crate::metadata::pidfd::Process;
 use crate::metadata::record::Status;
 use crate::metadata::state::State;
@@ -197,14 +198,14 @@ impl ShowLogs {
             };
             // Its command's, or before and after that, whoever looks after it.
             let process = match record.process()? {
+                None if record.status == Status::Exited => by_person::restarter(&self.state.dir(id)),
                 None => record.owner.map(|owner| owner.process()).transpose()?.flatten(),
                 command => command,
             };
             match process {
-                _ if record.status == Status::Exited => return reader.show_new(),
-                // Its run was killed.
-                None if self.state.try_own(id)?.is_some() => return reader.show_new(),
-                // In another pid namespace.
+                // It has ended; or its run was killed.
+                None if !matches!(self.state.try_own(id), Ok(None)) => return reader.show_new(),
+                // Somebody is about to start it once more; or is in another pid namespace.
                 None => sleep(A_MOMENT),
                 Some(_) => {}
             }

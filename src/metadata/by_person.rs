@@ -12,24 +12,36 @@ use nix::sys::signal::Signal;
 
 use crate::error::Result;
 use crate::metadata::layout::DAY;
-use crate::metadata::record::{Record, Status};
+use crate::metadata::pidfd::Process;
+use crate::metadata::record::{Identity, Record, Status};
 use crate::metadata::state::State;
 
-/// The note, in the container's directory: `stop 15`, for whoever watches.
+/// The note, in the container's directory: `stop 15`, for whoever watches. Of a `restart` there is
+/// a second line, which says what process it is.
 pub const NOTE: &str = "ended";
 
-/// Ends the wait of a `run` that is about to start its container again. (It means nothing to one
-/// that does not wait.)
+/// Ends the wait of a `run` that is about to start its container again: a person has ended it, as
+/// the note says, or starts it. (It means nothing to one that does not wait.)
 pub const WAKE: Signal = Signal::SIGURG;
 
 /// Notes that a person is about to end the container of `record`, by `command` and with the signal
 /// of this number. It is an error if that cannot be noted, and it would be started again.
 pub fn note(state: &State, record: &Record, command: &str, signal: i32) -> Result<()> {
+    write_note(state, record, &format!("{command} {signal}\n"))
+}
+
+/// The same of a person who has this process start it again at once: see [`restarter`].
+pub fn note_restart(state: &State, record: &Record, signal: i32) -> Result<()> {
+    let this_process = serde_json::to_string(&Identity::of_this_process()?)?;
+    write_note(state, record, &format!("stop {signal}\n{this_process}\n"))
+}
+
+fn write_note(state: &State, record: &Record, text: &str) -> Result<()> {
     let path = state.dir(&record.id).join(NOTE);
     let mut opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
     // That it is there is what counts. On a disk that is full it stays empty.
     if let Ok(note) = &mut opened {
-        let _ = note.write_all(format!("{command} {signal}\n").as_bytes());
+        let _ = note.write_all(text.as_bytes());
     }
     match opened {
         Err(error) if error.kind() != ErrorKind::NotFound && !record.plan.restart.is_no() => Err(error)
@@ -44,7 +56,8 @@ pub fn note(state: &State, record: &Record, command: &str, signal: i32) -> Resul
     }
 }
 
-fn wake(record: &Record) -> Result<()> {
+/// Wakes the `run` of this container if it waits, and makes no difference otherwise.
+pub fn wake(record: &Record) -> Result<()> {
     let waits = record.owner.filter(|_| record.status == Status::Restarting && record.is_visible().is_ok());
     match waits.map(|owner| owner.process()).transpose()?.flatten() {
         Some(owner) => owner.signal(DAY, WAKE as i32),
@@ -61,12 +74,23 @@ pub fn is_noted(dir: &Path) -> bool {
 /// By which command a person has ended the container in `dir`, and with which signal; `None`:
 /// nobody has, or nobody can tell.
 pub fn by_what(dir: &Path) -> Option<(String, i32)> {
+    let text = read_note(dir)?;
+    let (command, signal) = text.lines().next()?.split_once(' ')?;
+    Some((command.into(), signal.parse().ok()?))
+}
+
+/// The process that has ended the container in `dir`, or is about to, and then starts it again.
+pub fn restarter(dir: &Path) -> Option<Process> {
+    let noted: Identity = serde_json::from_str(read_note(dir)?.lines().nth(1)?).ok()?;
+    noted.process().ok()?
+}
+
+fn read_note(dir: &Path) -> Option<String> {
     let mut text = String::new();
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let note = OpenOptions::new().read(true).custom_flags(flags).open(dir.join(NOTE)).ok()?;
-    note.take(64).read_to_string(&mut text).ok()?;
-    let (command, signal) = text.trim_end().split_once(' ')?;
-    Some((command.into(), signal.parse().ok()?))
+    note.take(256).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Somebody starts the container in `dir`.

@@ -116,10 +116,18 @@ impl StopContainers {
     }
 
     /// The same, so that nobody starts it again but a person.
-    pub fn stop_for_good(&self, word: &str) -> Result<()> {
+    fn stop_for_good(&self, word: &str) -> Result<()> {
         let record = self.state.find(word)?;
         let signal = record.plan.stop_signal.unwrap_or(libc::SIGTERM);
         by_person::note(&self.state, &record, "stop", signal)?;
+        self.stop(word)
+    }
+
+    /// The same, and then the caller starts it again.
+    pub fn stop_to_restart(&self, word: &str) -> Result<()> {
+        let record = self.state.find(word)?;
+        let signal = record.plan.stop_signal.unwrap_or(libc::SIGTERM);
+        by_person::note_restart(&self.state, &record, signal)?;
         self.stop(word)
     }
 

@@ -100,9 +100,9 @@ fn was_told_to_end(outcome: &Result<u8>) -> bool {
 }
 
 // ANCHOR: waits
-/// Waits for `pause` with starting a container again, whose directory is `dir`. Returns whether
-/// it is still to be started: not if a person has ended it meanwhile, nor if a signal has told
-/// this process to end.
+/// Waits for `pause` with starting a container again, whose directory is `dir`; not that long if a
+/// person starts it. Returns whether it is still to be started: not if a person has ended it
+/// meanwhile, nor if a signal has told this process to end.
 fn waits(dir: &Path, pause: Duration) -> Result<bool> {
     // ANCHOR: day14_task3_waits_solution
     // Both kinds are read from a descriptor, so they must not act. (signalfd(2))
@@ -110,18 +110,18 @@ fn waits(dir: &Path, pause: Duration) -> Result<bool> {
     SigSet::from_iter(ENDING.into_iter().chain([by_person::WAKE])).thread_block().context("block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let woken = SignalFd::with_flags(&wake, flags).context("signalfd")?;
+    // What came for an earlier wait. Whoever starts the container says so until it is heard.
+    woken.read_signal().context("read from signalfd")?;
     // First they are blocked, then comes the look: what is noted in between is not missed.
-    let until = Instant::now() + pause;
-    while !by_person::is_noted(dir) {
-        let left = until.saturating_duration_since(Instant::now());
-        match readable(woken.as_fd(), Some(left), "the container's next start") {
-            Ok(true) => drop(woken.read_signal().context("read from signalfd")?),
-            Ok(false) => return Ok(true),
-            // Told to end.
-            Err(_) => return Ok(false),
-        }
+    if by_person::is_noted(dir) {
+        return Ok(false);
     }
-    Ok(false)
+    match readable(woken.as_fd(), Some(pause), "the container's next start") {
+        // Its time has come; or somebody has woken it, who has ended it, or starts it.
+        Ok(_) => Ok(!by_person::is_noted(dir)),
+        // Told to end.
+        Err(_) => Ok(false),
+    }
     // ANCHOR_END: day14_task3_waits_solution
 }
 // ANCHOR_END: waits
