@@ -6,11 +6,13 @@
 # vm/bench.sh ports: what a published port costs (benches/ports.rs); vm/bench.sh exec: exec
 # against crun's (benches/exec.rs); printed. With the limits that they have to keep:
 # BENCH_DNAT_LIMIT=0.9 BENCH_LOOP_LIMIT=0.5 vm/bench.sh ports
+# It takes its time where QEMU emulates; BENCH_ROUNDS=5 has fewer turns.
 set -euo pipefail
 # shellcheck source=vm/payload.sh
 . "$(dirname "$(readlink -f "$0")")/payload.sh"
 cd "$repo"
 bench=${1:-everything}
+[ "$bench" != ports ] || export VM_TIMEOUT=${VM_TIMEOUT:-3600}
 
 new_payload "$(newest_day)" "$repo"
 echo "vm: building the bench" >&2
