@@ -671,19 +671,25 @@ fn task4_follow_sleeps_when_other_files_are_written() {
     let world = World::new();
     let mut running = world.start(words(&["--name", "web"], "echo one; read x; echo two"));
     assert_eq!(running.line(), "one");
+    // From day 8 on the container's /etc/hosts lies beside its log, and it may write there as
+    // often as it likes. It cannot make files there: a new one may be the log's next (day 14).
+    let hosts = world.containers().join(id_of(&world, "web")).join("hosts");
+    OpenOptions::new().append(true).create(true).open(&hosts).unwrap();
     let mut follow = world.start(["logs", "-f", "web"]);
     assert_eq!(follow.line(), "one");
-    until("it sleeps", || common::asleep(follow.runtime()).is_some());
-    // From day 9 on the container's /etc/hosts lies beside its log, and it may write there
-    // as often as it likes.
-    let hosts = world.containers().join(id_of(&world, "web")).join("hosts");
+    // Whoever reads `syscall` waits until the process has left its processor: then this sleep has
+    // been counted. (proc_pid_syscall(5))
+    let syscall = format!("/proc/{}/syscall", follow.runtime());
+    until("it sleeps", || {
+        common::asleep(follow.runtime()).is_some() && fs::read_to_string(&syscall).unwrap() != "running\n"
+    });
     let slept = || {
         let status = fs::read_to_string(format!("/proc/{}/status", follow.runtime())).unwrap();
         status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_string()
     };
     let before = slept();
     for _ in 0..200 {
-        OpenOptions::new().append(true).create(true).open(&hosts).unwrap().write_all(b"x").unwrap();
+        OpenOptions::new().append(true).open(&hosts).unwrap().write_all(b"x").unwrap();
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(slept(), before, "how often it has gone to sleep");
