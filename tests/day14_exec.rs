@@ -164,7 +164,9 @@ fn task1_streams_pass_through_byte_by_byte() {
     let bytes: Vec<u8> = (0..=255u8).cycle().take(300_000).collect();
     let mut command = world.tiny_docker(["exec", "-i", "web", "cat"]);
     let output = command.write_stdin(bytes.clone()).output().unwrap();
-    assert!(output.status.success() && output.stdout == bytes, "{} bytes came back", output.stdout.len());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let count = output.stdout.len();
+    assert!(output.status.success() && output.stdout == bytes, "{count} bytes came back; stderr: {errors}");
     // Without -i nothing of our stdin is read: a loop of a script reads its own lines.
     world
         .called_by("printf 'one\\ntwo\\n' | while read word; do \"$0\" exec web cat; echo $word; done")

@@ -193,15 +193,32 @@ fn task5_a_network_is_made_listed_shown_and_removed() {
     assert_eq!(network(&world, &["ls", "-q"]), "");
 }
 
+/// A network of the host's own, which has a part of what would be the first subnet.
+struct Lan;
+
+impl Lan {
+    fn new() -> Lan {
+        sh("ip link add lan0 type bridge && ip addr add 172.18.5.1/24 dev lan0 && ip link set lan0 up")
+            .unwrap();
+        Lan
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        let _ = sh("ip link del lan0");
+    }
+}
+
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_a_subnet_is_one_that_nobody_has() {
     let world = World::new();
     let subnet = |name: &str| inspect(&world, name)["IPAM"]["Config"][0].clone();
-    sh("ip link add lan0 type bridge && ip addr add 172.18.5.1/24 dev lan0 && ip link set lan0 up").unwrap();
+    let lan = Lan::new();
     network(&world, &["create", "one"]);
     let by_host = refused(&world, &["create", "--subnet", "172.18.0.0/20", "two"]);
-    sh("ip link del lan0").unwrap();
+    drop(lan);
     network(&world, &["create", "two"]);
     network(&world, &["create", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.254", "own"]);
     let others = [

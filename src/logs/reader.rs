@@ -78,7 +78,8 @@ pub struct Opened {
 
 const ONE_FILE: Files = Files { open: open_one, next: |_| Ok(None) };
 
-fn open_one(dir: &Path, tail: Option<usize>) -> Result<Option<Opened>> {
+/// Opens a log that is in one file where its last `tail` lines begin, or all of it.
+pub fn open_one(dir: &Path, tail: Option<usize>) -> Result<Option<Opened>> {
     let Some(mut opened) = open_file(dir.join(LOG))? else { return Ok(None) };
     if let Some(count) = tail {
         let start = log_file::tail(&opened.file, count).context("find the last lines")?;

@@ -14,7 +14,7 @@ use crate::logs::file::{LOG, parse, tail};
 use crate::logs::reader::{Files, Opened, open_file};
 
 /// What `logs` and `attach` read.
-pub const IN_SEVERAL: Files = Files { open, next };
+pub const IN_SEVERAL: Files = Files { open: open_log, next };
 
 /// The file `number` of the log in `dir`.
 pub fn path_of(dir: &Path, number: u64) -> PathBuf {
@@ -47,11 +47,11 @@ pub fn numbers(dir: &Path) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-// ANCHOR: open
+// ANCHOR: open_log
 /// Opens the log in `dir` where its last `count` lines begin (`None`: where it begins). They may
 /// begin in any of its files, so it looks through them from the newest on, until there are enough.
-fn open(dir: &Path, count: Option<usize>) -> Result<Option<Opened>> {
-    // ANCHOR: day14_task3_open_solution
+fn open_log(dir: &Path, count: Option<usize>) -> Result<Option<Opened>> {
+    // ANCHOR: day14_task3_open_log_solution
     let (mut found, mut wanted) = (None, count);
     for number in numbers(dir)?.into_iter().rev() {
         // Removed since: it was the oldest one.
@@ -74,9 +74,9 @@ fn open(dir: &Path, count: Option<usize>) -> Result<Option<Opened>> {
         found = Some(log);
     }
     Ok(found)
-    // ANCHOR_END: day14_task3_open_solution
+    // ANCHOR_END: day14_task3_open_log_solution
 }
-// ANCHOR_END: open
+// ANCHOR_END: open_log
 
 /// How many lines end in the file `path`, or with it.
 fn lines_in(path: &Path) -> Result<usize> {
@@ -156,7 +156,7 @@ mod tests {
         // Of the entries in order: where the last so many lines begin.
         for (count, first) in [(0, 8), (1, 7), (2, 6), (3, 5), (4, 2), (5, 1), (6, 0), (9, 0)] {
             let expected: String = all.split_inclusive('\n').skip(first).collect();
-            let mut log = open(dir.path(), Some(count)).unwrap().unwrap();
+            let mut log = open_log(dir.path(), Some(count)).unwrap().unwrap();
             let mut read = String::new();
             log.file.read_to_string(&mut read).unwrap();
             while let Some(mut after) = next(&log.path).unwrap() {
@@ -165,6 +165,6 @@ mod tests {
             }
             assert_eq!(read, expected, "the last {count} lines");
         }
-        assert_eq!(open(dir.path(), None).unwrap().unwrap().path, path_of(dir.path(), 2), "all of it");
+        assert_eq!(open_log(dir.path(), None).unwrap().unwrap().path, path_of(dir.path(), 2), "all of it");
     }
 }
