@@ -704,6 +704,7 @@ fn task5_long_a_command_that_is_killed_leaves_a_network_or_none() {
     let die_at = |moment: u32, words: &[&str]| {
         let mut command = world.tiny_docker([&["network"], words].concat());
         let output = command.env("TINY_DOCKER_DIE_AT", format!("parent:{moment}")).output().unwrap();
+        assert_ne!(output.status.code(), Some(101), "it panics, to be killed at {moment}: {}", said(&output));
         output.status.success()
     };
     for flags in [&["create", "web"][..], &["create", "--internal", "web"]] {
