@@ -298,8 +298,8 @@ impl Cli {
             let command = empty::without_empty_variables(Cli::all_commands());
             return Cli::from_arg_matches_mut(&mut command.try_get_matches()?);
         }
-        if let Some(run) = Cli::run_alone() {
-            return Ok(run);
+        if let Some(alone) = Cli::alone() {
+            return Ok(alone);
         }
         let mut matches = match Cli::command().try_get_matches() {
             Ok(matches) => matches,
@@ -309,15 +309,19 @@ impl Cli {
         Cli::from_arg_matches_mut(&mut matches)
     }
 
-    /// The arguments of a `run`, as a command line without other subcommands reads them: to make
-    /// those first, and only to list them, would be a third of what a start does before `run` begins.
-    /// `None`: it is another command, or there is something to be said, for which it takes them all.
-    fn run_alone() -> Option<Cli> {
-        if !std::env::args_os().any(|word| word == "run") {
-            return None;
-        }
-        let run = Run::augment_args(clap::Command::new("run"));
-        let command = General::augment_args(clap::Command::new("tiny-docker").subcommand(run));
+    /// The arguments of a `run` or an `exec`, as a command line without other subcommands reads
+    /// them: to make those first, and only to list them, would be a third of what a start does before
+    /// it begins. `None`: it is another command, or there is something to be said, for which it takes
+    /// them all.
+    fn alone() -> Option<Cli> {
+        let typed = std::env::args_os().skip(1).find(|word| word == "run" || word == "exec")?;
+        let command = match typed.to_str() {
+            #[cfg(feature = "day14-exec")]
+            Some("exec") => crate::exec::Exec::augment_args(clap::Command::new("exec")),
+            Some("run") => Run::augment_args(clap::Command::new("run")),
+            _ => return None,
+        };
+        let command = General::augment_args(clap::Command::new("tiny-docker").subcommand(command));
         Cli::from_arg_matches_mut(&mut command.try_get_matches().ok()?).ok()
     }
 
