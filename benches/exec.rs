@@ -1,6 +1,10 @@
 //! What one more process in a container costs: `exec … /bin/true`, from its start to its exit,
 //! against nsenter, crun and runc, each into a container of its own kind. In the VM, for there
 //! cgroups are of version 2: vm/bench.sh exec.
+//!
+//! What they write goes to /dev/null, as a script's or a check's would. Where this bench runs,
+//! stdout is a terminal. The others hand that on to the command, and tiny-docker lays pipes and
+//! starts a thread for each, for in there nobody is to have it: that would be compared, and not the start.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod oci;
@@ -27,11 +31,11 @@ fn main() {
     fs::create_dir_all(STATE).unwrap();
     let pid = tiny_docker_container();
     let mut turns = Turns::new(rounds, Duration::from_millis(50));
-    turns.add("nsenter", command("nsenter", &["--all", "--target", &pid, "/bin/true"]));
-    turns.add("tiny-docker", tiny_docker(&["exec", NAME, "/bin/true"]));
+    turns.add("nsenter", quiet(command("nsenter", &["--all", "--target", &pid, "/bin/true"])));
+    turns.add("tiny-docker", quiet(tiny_docker(&["exec", NAME, "/bin/true"])));
     for (runtime, options) in OCI {
         oci_container(runtime, options);
-        turns.add(runtime, command(runtime, &[options, &["exec", NAME, "/bin/true"]].concat()));
+        turns.add(runtime, quiet(command(runtime, &[options, &["exec", NAME, "/bin/true"]].concat())));
     }
     turns.measure();
     turns.report("exec of /bin/true, start to exit, in a container with a memory limit");
@@ -69,6 +73,11 @@ fn tiny_docker(words: &[&str]) -> Command {
     let mut run = command("tiny-docker", words);
     run.env("TINY_DOCKER_ROOT", format!("{STATE}/tiny-docker"));
     run
+}
+
+fn quiet(mut command: Command) -> Command {
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 fn command(program: &str, arguments: &[&str]) -> Command {
