@@ -123,7 +123,10 @@ fn task1_nobody_enters_what_is_not_yet_a_container() {
     let mut run = world.start_with([("TINY_DOCKER_HANG_AT", "child:3")], words);
     until("ps says that it runs", || world.ps().contains("Up "));
     let mut entered = world.start(["exec", "web", "cat", "/etc/passwd"]);
-    until("exec waits", || asleep(entered.runtime()).as_deref() == Some("tiny-docker"));
+    until("exec waits", || {
+        assert!(alive(entered.runtime()), "exec does not wait until there is a container to enter");
+        asleep(entered.runtime()).as_deref() == Some("tiny-docker")
+    });
     world.tiny_docker(["rm", "-f", "web"]).assert().success();
     assert_eq!(entered.rest(), "", "what exec has shown of the host");
     assert_eq!(entered.ended(), 1, "there was no container to enter");

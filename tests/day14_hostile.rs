@@ -74,9 +74,9 @@ fn task1_the_container_cannot_write_to_this_program() {
     // Now nobody executes the file any more: the kernel's ETXTBSY is no protection.
     attacker.stdin().write_all(b"go\n").unwrap();
     let rest = attacker.rest();
+    assert_eq!(fs::metadata(&program).unwrap().len(), before, "the program on the host has been written to");
     assert!(rest.contains("Read-only file system"), "the attacker tried to write, and was told: {rest}");
     assert_eq!(attacker.ended(), 0, "the attacker has tried all");
-    assert_eq!(fs::metadata(&program).unwrap().len(), before, "the program on the host has been written to");
     world.remove_all();
 }
 
