@@ -15,7 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use assert_cmd::assert::Assert;
-use common::{HostFile, World, alive, binary, busybox, pid, rootfs, said, supervisor, until};
+use common::{
+    HostFile, World, alive, binary, busybox, held_between_two_lives, pid, rootfs, said, supervisor, until,
+};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -339,6 +341,10 @@ fn task5_networks_are_kept_apart() {
     ] {
         assert!(!reaches(&world, from, to), "{who} reaches {whom} by {to}");
     }
+    // Root in aa could send both what is for bb. The kernel says what both would do with it.
+    let passes_on = format!("ip route get {} from {} iif eth0", on("back", &b), on("front", &a));
+    let route = inside(pid(&world, &both), move || sh(&passes_on));
+    assert!(route.is_err(), "both is a router between its networks: {route:?}");
     assert_eq!(found(&world, &a, "bb"), NOBODY, "the name of one on another network");
     assert_eq!(found(&world, &both, "aa"), [on("front", &a)]);
     assert_eq!(found(&world, &both, "bb"), [on("back", &b)]);
@@ -549,6 +555,9 @@ fn task5_a_container_is_connected_and_disconnected_while_it_runs() {
     assert_eq!(found(&world, &server, "db"), [address_on(&world, "back", &db)]);
     assert_eq!((found(&world, &db, "server"), found(&world, &db, "api")), (vec![there], vec![there]));
     assert!(reaches(&world, &db, there) && reaches(&world, &server, address_on(&world, "back", &db)));
+    let forwards =
+        inside(pid(&world, &server), || fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap());
+    assert_eq!(forwards, "0\n", "ip_forward in one that has been connected to a second network");
     assert!(refused(&world, &["connect", "back", "server"]).contains("already"));
     run(&world, &["--net", "back", "--ip", "172.19.0.50"], "true")
         .code(125)
@@ -633,6 +642,29 @@ fn task5_one_that_is_started_again_is_on_its_networks_again() {
     world.remove_all();
     network(&world, &["rm", "front", "back"]);
     assert_eq!(left_of_networks(), "");
+}
+
+// Whoever looks after a container has its lock, and takes the network's at its start and end. A
+// command that took them the other way round would wait for it, and hold up everybody else.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_between_two_lives_nothing_is_plugged_in_and_nobody_waits() {
+    let world = World::new();
+    network(&world, &["create", "front"]);
+    network(&world, &["create", "back"]);
+    run(&world, &["-d", "--name", "web", "--net", "front", "--restart", "always"], "false").success();
+    let held = held_between_two_lives(&world, "web");
+    for action in ["connect", "disconnect"] {
+        let said = refused(&world, &[action, if action == "connect" { "back" } else { "front" }, "web"]);
+        assert!(said.contains("web is about to be started again"), "{action}: {said}");
+    }
+    run(&world, &["--rm", "--net", "back"], "true").success();
+    kill(held, Signal::SIGCONT).unwrap();
+    world.tiny_docker(["stop", "web"]).assert().success();
+    // Now it waits for nothing any more.
+    network(&world, &["connect", "back", "web"]);
+    world.remove_all();
+    network(&world, &["rm", "front", "back"]);
 }
 
 #[test]

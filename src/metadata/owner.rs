@@ -132,7 +132,10 @@ impl Owner {
     /// cannot be read stays as it is.
     pub fn repair(&self, record: &Record) {
         if record.unreadable.is_none() {
-            let _ = self.write_end(record);
+            let mut record = record.clone();
+            // (On a disk that is read-only nobody takes turns.)
+            let _turn = self.turn(&mut record);
+            let _ = self.write_end(&record);
         }
         if let Err(error) = traces::remove_cgroup_of(&self.dir) {
             error::print(&error.context(format!("container {}", record.id)));

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use crate::error::{self, Result};
 use crate::explain::step;
+use crate::files;
 use crate::metadata::pidfd::Process;
 use crate::metadata::record::{Identity, Record, Status, boot_id};
 use crate::metadata::state::State;
@@ -76,7 +77,7 @@ impl Connect {
             Attachment { network: network.name.clone(), aliases: self.alias.clone(), ip: self.ip };
         match record.process()? {
             Some(process) => connect(&lock, &record, &process, network, &attachment)?,
-            None => self.change_plan(&record, |networks| {
+            None => change_plan(&self.state, &record, lock, |networks| {
                 if networks.iter().any(|other| other.network == attachment.network) {
                     bail!("container {} is on network {} already", record.title(), attachment.network);
                 }
@@ -86,24 +87,27 @@ impl Connect {
         }
         Ok(0)
     }
-
-    fn change_plan(
-        &self,
-        record: &Record,
-        change: impl Fn(&mut Vec<Attachment>) -> Result<()>,
-    ) -> Result<()> {
-        change_plan(&self.state, record, change)
-    }
 }
 
 /// Changes on which networks a container that does not run shall be, when it is started again.
 fn change_plan(
     state: &State,
     record: &Record,
+    lock: NetworkLock,
     change: impl Fn(&mut Vec<Attachment>) -> Result<()>,
 ) -> Result<()> {
+    // Whoever looks after a container has its lock, and takes this one: not the other way round.
+    drop(lock);
+    if record.status == Status::Restarting {
+        bail!(
+            "container {title} is about to be started again; try again while it runs, or stop it first: \
+             tiny-docker stop {title}",
+            title = record.title()
+        );
+    }
     let owner = state.own(&record.id)?;
     let mut record = state.read(&record.id)?;
+    let _turn = owner.turn(&mut record)?;
     let can_be_started = record.status == Status::Exited || record.is_only_made();
     if !can_be_started || record.plan.network != Some(Network::User) {
         bail!(
@@ -173,9 +177,25 @@ fn connect(
 
 fn configure(process: &Process, title: &str, plug: &super::Plug) -> Result<()> {
     inside(process, title, |netlink| {
+        forward_nothing()?;
         plug.cable.configure(netlink)?;
         if plug.network.internal { Ok(()) } else { ensure_default_route(netlink, plug.network.gateway) }
     })
+}
+
+/// A container on several networks is no router between them: whoever is on one of them could send
+/// it packets for another. A new network namespace forwards if the host does, and the host does
+/// since day 9. (kernel: networking/ip-sysctl, "ip_forward", "devconf_inherit_init_net")
+pub fn be_no_router(id: &str, child: Pid) -> Result<()> {
+    let process = Process::open(child.as_raw())?.context("the container ended before it was ready")?;
+    inside(&process, id, |_| forward_nothing())
+}
+
+/// In the container's network namespace: the kernel shows each process the settings of its own.
+fn forward_nothing() -> Result<()> {
+    let file = "/proc/sys/net/ipv4/ip_forward";
+    let describe = || (format!("write 0 > {file}"), "sysctl net.ipv4.ip_forward=0".into());
+    step(DAY, describe, || files::write(file, "0"))
 }
 
 // ANCHOR: inside
@@ -213,7 +233,7 @@ impl Disconnect {
                     bail!("{}", is_not());
                 }
             }
-            None => change_plan(&self.state, &record, |networks| {
+            None => change_plan(&self.state, &record, lock, |networks| {
                 let before = networks.len();
                 networks.retain(|other| other.network != network.name);
                 if networks.len() == before { bail!("{}", is_not()) } else { Ok(()) }

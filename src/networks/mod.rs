@@ -132,6 +132,9 @@ impl Mechanism for UserNetworks {
         for plug in &self.plugs {
             plug.cable.plug_in(&netlink, child)?;
         }
+        if self.plugs.len() > 1 {
+            connect::be_no_router(container.parts.id.as_deref().unwrap_or_default(), child)?;
+        }
         self.join(container, child)
     }
 

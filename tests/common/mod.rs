@@ -666,6 +666,33 @@ pub fn supervisor(world: &World, id: &str) -> Pid {
     Pid::from_raw(processes().find(|(one, _)| *one == pid).unwrap().1)
 }
 
+/// Holds up the process that looks after a container, while it waits between two lives and has
+/// nothing of the network. SIGCONT lets it go on.
+pub fn held_between_two_lives(world: &World, name: &str) -> Pid {
+    let id = world.inspect(name)["id"].as_str().unwrap().to_string();
+    let file = world.containers().join(id).join("config.json");
+    let waiting = || {
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        record["owner"]["pid"].as_i64().filter(|_| record["status"] == "restarting")
+    };
+    let has_none_of = |place: &str, pid: Pid| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        open.filter_map(|entry| fs::read_link(entry.path()).ok()).all(|file| !file.starts_with(place))
+    };
+    let mut held = None;
+    until("it waits between two lives", || {
+        let Some(pid) = waiting().map(|pid| Pid::from_raw(pid as i32)) else { return false };
+        kill(pid, Signal::SIGSTOP).unwrap();
+        until("it is held up", || state(pid) == 'T');
+        held = Some(pid).filter(|pid| waiting().is_some() && has_none_of("/run/tiny-docker/net", *pid));
+        if held.is_none() {
+            kill(pid, Signal::SIGCONT).unwrap();
+        }
+        held.is_some()
+    });
+    held.unwrap()
+}
+
 /// R, S, T and so on. (proc_pid_stat(5))
 pub fn state(pid: Pid) -> char {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
