@@ -111,6 +111,49 @@ fn task1_on_its_way_in_nobody_in_there_can_look_into_it() {
     world.remove_all();
 }
 
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_one_that_ends_while_it_is_entered_is_said_to_have_ended() {
+    let world = World::new();
+    web(&world, &[]);
+    let moment = moment_of(&world, "setns(pidfd, CLONE_NEWNS");
+    let mut entering = Command::new(common::binary());
+    entering.args(["exec", "web", "true"]).env("TINY_DOCKER_STOP_AT", format!("child:{moment}"));
+    let entering = entering.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let stopped = || descendants().into_iter().map(Pid::from_raw).find(|pid| state(*pid) == 'T');
+    until("it is held up outside", || stopped().is_some());
+    world.tiny_docker(["kill", "web"]).assert().success();
+    kill(stopped().unwrap(), Signal::SIGCONT).unwrap();
+    let output = entering.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(126), "the exit code: {}", said(&output));
+    assert!(said(&output).contains("the container has just ended"), "what is said: {}", said(&output));
+    world.remove_all();
+}
+
+// By /proc/self/fd root could open it once more, for whatever it likes.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task1_a_file_of_the_callers_stays_the_callers() {
+    let world = World::new();
+    web(&world, &[]);
+    let file = |name: &str| world.dir().join(name);
+    for name in ["in", "out", "err"] {
+        fs::write(file(name), format!("{name} before\n")).unwrap();
+    }
+    let appended = |name: &str| File::options().append(true).open(file(name)).unwrap();
+    let attack = "for fd in 0 1 2; do : >/proc/self/fd/$fd; done; cat; echo wrote; echo wrote >&2";
+    let mut command = Command::new(common::binary());
+    command.args(["exec", "-i", "web", "sh", "-c", attack]);
+    command.stdin(File::open(file("in")).unwrap()).stdout(appended("out")).stderr(appended("err"));
+    assert!(command.status().unwrap().success(), "exec");
+    for (name, expected) in
+        [("in", "in before\n"), ("out", "out before\nin before\nwrote\n"), ("err", "err before\nwrote\n")]
+    {
+        assert_eq!(fs::read_to_string(file(name)).unwrap(), expected, "the caller's file for {name}");
+    }
+    world.remove_all();
+}
+
 // What began CVE-2019-5736: the container's program is this program's file once more.
 #[test]
 #[ignore = "privileged: make vm-test"]

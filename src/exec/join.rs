@@ -16,7 +16,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_dumpable;
@@ -33,7 +34,7 @@ const DAY: u8 = 14;
 
 // ANCHOR: clone_inside
 /// Makes a child of this process that is born in the namespaces `namespaces` of `process`, and in
-/// `cgroup`. Nothing of the container can look into it: it is not dumpable.
+/// `cgroup`. It is not dumpable: nothing of the container can look into it without CAP_SYS_PTRACE.
 pub fn clone_inside(process: &OwnedFd, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
     // ANCHOR: day14_task1_clone_inside_solution
     let (told, tell) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
@@ -67,23 +68,37 @@ fn go_in(process: &OwnedFd, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) ->
     // ANCHOR: day14_task1_go_in_solution
     // While there is still the host's /proc to do it with.
     inherited::start_afresh()?;
-    // Before anybody in there can see the child: no process of the container can open its
-    // memory, its descriptors or its program. (CVE-2016-9962, CVE-2019-5736)
+    // Before anybody in there can see the child: no process of the container without CAP_SYS_PTRACE
+    // can open its memory, its descriptors or its program. (CVE-2016-9962, CVE-2019-5736)
     let describe = || ("prctl(PR_SET_DUMPABLE, 0)".into(), "no shell can do that".into());
     step(DAY, describe, || set_dumpable(false))?;
     // Its network too where that is no new one: the caller's may be another by now.
     let namespaces = namespaces | CloneFlags::CLONE_NEWNET;
     let describe = || describe_setns(namespaces);
-    step(DAY, describe, || setns(process, namespaces))?;
+    step(DAY, describe, || setns(process, namespaces)).map_err(if_it_ended)?;
     let describe = || {
         let into = cgroup.map_or("", |_| " | CLONE_INTO_CGROUP");
         (format!("clone3(CLONE_PARENT{into})"), "nsenter forks as well: --fork".into())
     };
     // SAFETY: this process has one thread.
     step(DAY, describe, || unsafe { kernel::clone3(CloneFlags::CLONE_PARENT, cgroup.map(AsFd::as_fd)) })
+        .map_err(if_it_ended)
     // ANCHOR_END: day14_task1_go_in_solution
 }
 // ANCHOR_END: go_in
+
+/// `error` in words, where it means that the container's first process has ended (ESRCH), or is
+/// about to: then nobody is born in its pid namespace any more. The kernel has no other word for
+/// that than for a lack of memory. (pid_namespaces(7))
+fn if_it_ended(error: anyhow::Error) -> anyhow::Error {
+    let setns = error.downcast_ref::<Errno>().map(|errno| *errno as i32);
+    let clone = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    match setns.or(clone) {
+        Some(libc::ESRCH) => anyhow!("the container has just ended"),
+        Some(libc::ENOMEM) => error.context("the container is about to end, or memory is short"),
+        _ => error,
+    }
+}
 
 /// The runtime: what the go-between has to say, up to its end.
 fn hear_of_it(told: OwnedFd, mut go_between: Child) -> Result<Clone> {

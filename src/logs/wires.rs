@@ -16,6 +16,7 @@ use anyhow::{Context, bail};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, dup2_stdin, dup2_stdout, pipe2};
+use rustix::fs::{FileType, fstat};
 
 use crate::error::Result;
 use crate::explain::step;
@@ -49,7 +50,7 @@ pub struct Wires {
     _stdin: Option<OwnedFd>,
     /// By which the child sends us its terminal: our end, and the child's.
     sockets: Option<(UnixStream, UnixStream)>,
-    /// Where what is typed goes, if the command has no terminal and we have one.
+    /// Where our stdin goes, if the command has no terminal and it stays ours.
     typed: Option<OwnedFd>,
     /// The end of this pipe tells that nothing more is passed on.
     _hang_up: Option<OwnedFd>,
@@ -84,8 +85,8 @@ impl Wires {
     }
 
     /// The same for a command of which nothing is written down. It gets our own streams, but for
-    /// a terminal: whoever holds that can type into it. (ioctl_tty(2), TIOCSTI) What we have at
-    /// a terminal, or need not have, goes through pipes; and an empty stdin is none of ours.
+    /// those that [stay ours](stays_ours): what comes and goes there goes through pipes. And an
+    /// empty stdin is none of ours.
     pub fn lay_to_what_is_no_terminal(&mut self) -> Result<Stdio> {
         if self.tty {
             return self.lay();
@@ -100,14 +101,14 @@ impl Wires {
         let mut theirs = [None, None, None];
         if !self.interactive {
             theirs[0] = null()?;
-        } else if stdin().is_terminal() {
+        } else if stays_ours(stdin()) {
             let (their_stdin, typed) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
             (theirs[0], self.typed) = (Some(their_stdin), Some(typed));
         }
-        for (stream, is_terminal) in
-            [(Stream::Stdout, stdout().is_terminal()), (Stream::Stderr, stderr().is_terminal())]
+        for (stream, stays) in
+            [(Stream::Stdout, stays_ours(stdout())), (Stream::Stderr, stays_ours(stderr()))]
         {
-            if is_terminal {
+            if stays {
                 let (output, their_output) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
                 self.outputs.push((stream, output));
                 theirs[if stream == Stream::Stdout { 1 } else { 2 }] = Some(their_output);
@@ -253,6 +254,14 @@ impl Wires {
         }
         outcome
     }
+}
+
+/// Whether nobody else may hold `stream`. Whoever holds a terminal can type into it (ioctl_tty(2),
+/// TIOCSTI). And whoever holds a file can open it once more by /proc/self/fd, and then read and write
+/// all of it, whatever it was open for: root needs no path that leads there.
+fn stays_ours(stream: impl AsFd + IsTerminal) -> bool {
+    let found = fstat(&stream).map(|found| FileType::from_raw_mode(found.st_mode));
+    stream.is_terminal() || matches!(found, Ok(FileType::RegularFile | FileType::BlockDevice))
 }
 
 /// From here on stdin is the command's alone, and stdout its pump's. While the runtime had
