@@ -10,6 +10,7 @@ use common::layout::{Layout, Packed, tar_of};
 use common::{World, busybox, descendants, reap_orphans, said, until};
 use nix::sys::signal::{Signal, kill};
 use predicates::str::contains;
+use rustix::process::{Pid as Process, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 
 /// A container called web that does nothing, on a root of its own, and `flags`.
@@ -105,6 +106,10 @@ fn task3_a_check_that_takes_too_long_has_failed() {
     world.tiny_docker(["stop", "-t", "0", "web"]).assert().success();
     until("nobody is left", nobody_is_left);
     world.remove_all();
+    // One that writes all the time is late as well.
+    web(&world, &[&flags[..], &["--health-cmd", "yes & yes & yes"]].concat());
+    is(&world, "unhealthy");
+    world.remove_all();
     // So it does with nobody there who could end the check.
     web(&world, &["--health-interval", "50ms", "--health-cmd", "touch /tmp/begun; sleep 1000"]);
     until("it is checked", || {
@@ -112,6 +117,31 @@ fn task3_a_check_that_takes_too_long_has_failed() {
     });
     kill(common::supervisor(&world, "web"), Signal::SIGKILL).unwrap();
     until("nobody is left", nobody_is_left);
+    world.remove_all();
+}
+
+// It has failed, as one that ran and failed: by the next one there may be some again.
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task3_a_check_for_which_there_is_no_descriptor_has_failed() {
+    let world = World::new();
+    web(&world, &["--health-interval", "50ms", "--health-retries", "1", "--health-cmd", "true"]);
+    is(&world, "healthy");
+    let its = common::supervisor(&world, "web");
+    let process = Process::from_raw(its.as_raw());
+    let before = prlimit(process, Resource::Nofile, getrlimit(Resource::Nofile)).unwrap();
+    until("there was none for a check", || {
+        // All of them but one, for what comes of it is written into a file. If a check is under
+        // way at this moment there are more afterwards: so again.
+        let open = |number: &u64| fs::symlink_metadata(format!("/proc/{its}/fd/{number}")).is_ok();
+        let free = (0..).filter(|number| !open(number)).nth(1);
+        prlimit(process, Resource::Nofile, Rlimit { current: free, maximum: before.maximum }).unwrap();
+        health(&world)["log"].to_string().contains("EMFILE")
+    });
+    prlimit(process, Resource::Nofile, before).unwrap();
+    is(&world, "healthy");
+    world.tiny_docker(["stop", "-t", "0", "web"]).assert().success();
+    assert_eq!(world.inspect("web")["reason"], Value::Null, "it ended without a complaint");
     world.remove_all();
 }
 

@@ -27,7 +27,7 @@ use crate::logs::pump::poll_some;
 use crate::metadata::freezer::is_paused;
 use crate::metadata::health::{Check, Health, HealthStatus};
 use crate::plan::HealthCheck;
-use crate::supervise::probe::Probe;
+use crate::supervise::probe;
 
 /// As many of the last checks are remembered.
 const REMEMBERED: usize = 5;
@@ -194,7 +194,7 @@ fn watch(check: &HealthCheck, dir: &std::path::Path, mut health: Health, stopped
         }
         let begins = since.elapsed() < or(check.start_period, Duration::ZERO);
         let timeout = or(check.timeout, Duration::from_secs(30));
-        let Some(result) = Probe::start(dir, &check.test)?.result(timeout, stopped)? else { return Ok(()) };
+        let Some(result) = probe::check(dir, &check.test, timeout, stopped) else { return Ok(()) };
         health = after(health, result, begins, u32::try_from(check.retries).unwrap_or(0));
         // On a disk that is full the last one stays.
         let _ = health.write(dir);

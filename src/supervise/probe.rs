@@ -26,8 +26,19 @@ use super::DAY;
 /// So many bytes of what it writes are remembered.
 const OUTPUT: usize = 4096;
 
+/// Checks the container in `dir` by `test`, which may take `timeout`. `None`: `stopped` was closed
+/// before. A check that could not be made has failed: for want of memory, say, or of a descriptor.
+/// By the next one there may be some again.
+pub fn check(dir: &Path, test: &[String], timeout: Duration, stopped: &OwnedFd) -> Option<Check> {
+    let start = Timestamp::now();
+    let checked = Probe::start(dir, test).and_then(|probe| probe.result(timeout, stopped));
+    checked.unwrap_or_else(|error| {
+        Some(Check { start, end: Timestamp::now(), exit_code: -1, output: format!("{error:#}") })
+    })
+}
+
 /// A check that runs. Dropping it ends it.
-pub struct Probe {
+struct Probe {
     child: Child,
     /// The same process, to be waited for together with others.
     process: Process,
@@ -38,7 +49,7 @@ pub struct Probe {
 
 impl Probe {
     /// Begins to check the container in `dir` by `test`: `CMD` and words, or `CMD-SHELL` and a line.
-    pub fn start(dir: &Path, test: &[String]) -> Result<Probe> {
+    fn start(dir: &Path, test: &[String]) -> Result<Probe> {
         let words: Vec<&str> = match test {
             [kind, words @ ..] if kind == "CMD" => words.iter().map(String::as_str).collect(),
             [kind, line, ..] if kind == "CMD-SHELL" => vec!["/bin/sh", "-c", line],
@@ -59,7 +70,7 @@ impl Probe {
 
     // ANCHOR: result
     /// Waits for its end, at most for `timeout`. `None`: `stopped` was closed before.
-    pub fn result(mut self, timeout: Duration, stopped: &OwnedFd) -> Result<Option<Check>> {
+    fn result(mut self, timeout: Duration, stopped: &OwnedFd) -> Result<Option<Check>> {
         let until = Instant::now() + timeout;
         let mut output = Vec::new();
         let mut is_open = true;
@@ -76,14 +87,16 @@ impl Probe {
             if !stop.is_empty() {
                 return Ok(None);
             }
-            if !said.is_empty() {
-                is_open = self.read(&mut output)?;
-            } else if !ended.is_empty() {
+            // Whoever writes without an end is late as well.
+            let is_late = left.is_zero();
+            if !ended.is_empty() && (said.is_empty() || is_late) {
                 let status = self.child.wait().context("wait for the check")?;
                 break status.code().unwrap_or(-1);
-            } else if left.is_zero() {
+            } else if is_late {
                 output = format!("Health check exceeded timeout ({timeout:?})").into_bytes();
                 break -1;
+            } else if !said.is_empty() {
+                is_open = self.read(&mut output)?;
             }
         };
         output.truncate(OUTPUT);
