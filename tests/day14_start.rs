@@ -57,6 +57,19 @@ fn layer(world: &World) -> PathBuf {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task2_start_a_of_one_that_runs_attaches_to_it() {
+    let world = World::new();
+    let script = "until test -e /tmp/go; do echo tick; sleep 0.05; done; exit 5";
+    world.tiny_docker(words("run", &["-d"], script)).assert().success();
+    let mut attached = world.start(["start", "-a", "web"]);
+    assert_eq!(attached.line(), "tick", "what it writes is shown");
+    world.tiny_docker(["exec", "web", "touch", "/tmp/go"]).assert().success();
+    assert_eq!(attached.ended(), 5, "what it exited with");
+    world.remove_all();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task2_create_makes_it_and_start_runs_it() {
     let world = World::new();
     let id = is_match("^[0-9a-f]{12}\n$").unwrap();

@@ -14,6 +14,7 @@ use crate::metadata::Keeper;
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
 use crate::plan::Plan;
+use crate::supervise::attach::Attach;
 use crate::supervise::restart::{self, Streams};
 use crate::supervise::{rotate, systemd};
 
@@ -41,7 +42,7 @@ impl Run {
             Some((state, word)) => {
                 systemd::start(state, word, |record| Run::again(state, record, Way::BySystemd))
             }
-            None => start.execute(Run::again),
+            None => start.execute(Run::again, |state, word| Attach::to(state, word).execute()),
         }
     }
 

@@ -9,6 +9,13 @@ pub struct DetachKeys {
     come: usize,
 }
 
+/// Docker's: ctrl-p, ctrl-q.
+impl Default for DetachKeys {
+    fn default() -> DetachKeys {
+        DetachKeys { keys: vec![16, 17], come: 0 }
+    }
+}
+
 impl FromStr for DetachKeys {
     type Err = String;
 
@@ -80,6 +87,7 @@ mod tests {
         {
             assert_eq!(bytes(text).as_deref(), Ok(expected), "{text}");
         }
+        assert_eq!(DetachKeys::default().keys, [16, 17], "without --detach-keys");
         for text in ["", "ctrl-", "ctrl-P", "ab", "a,,b", "ctrl-p,", "é"] {
             assert!(bytes(text).is_err(), "{text:?} is no list of keys");
         }

@@ -76,15 +76,24 @@ impl Start {
         only.map(|word| (&self.state, &word[..]))
     }
 
-    /// Starts them, each by `begin`. Returns the exit code: with -a the command's, else 1 if one
-    /// of them could not be started.
-    pub fn execute(self, begin: impl Fn(&State, Record, Way) -> Result<u8>) -> Result<u8> {
+    /// Starts them, each by `begin`; one that runs already is attached to by `attach`, with -a.
+    /// Returns the exit code: with -a the command's, else 1 if one of them could not be started.
+    pub fn execute(
+        self,
+        begin: impl Fn(&State, Record, Way) -> Result<u8>,
+        attach: impl FnOnce(State, &str) -> Result<u8>,
+    ) -> Result<u8> {
         if self.attach && self.containers.len() > 1 {
             return Err(failed(anyhow::anyhow!("start -a is for one container; omit -a, or name one")));
         }
+        if let Some(word) = self.containers.first().filter(|_| self.attach) {
+            return match to_be_started(&self.state, word).map_err(failed)? {
+                Some(record) => begin(&self.state, record, Way::InForeground),
+                None => attach(self.state.clone(), word),
+            };
+        }
         start_all(&self.state, &self.containers, |record, word| {
-            let way = if self.attach { Way::InForeground } else { Way::InBackground(word) };
-            begin(&self.state, record, way)
+            begin(&self.state, record, Way::InBackground(word))
         })
     }
 }
@@ -114,11 +123,7 @@ impl Restart {
 /// return. So each of several is started by a process of its own.
 fn start_all(state: &State, words: &[String], begin: impl FnOnce(Record, &str) -> Result<u8>) -> Result<u8> {
     if let [word] = words {
-        let found = startable(state, word).and_then(|found| match found {
-            None => start_now(state, word),
-            found => Ok(found),
-        });
-        return match found.map_err(failed)? {
+        return match to_be_started(state, word).map_err(failed)? {
             Some(record) => begin(record, word),
             None => crate::metadata::output::print(&format!("{word}\n")),
         };
@@ -129,6 +134,14 @@ fn start_all(state: &State, words: &[String], begin: impl FnOnce(Record, &str) -
         let status = one.status().context("start a process")?;
         if status.success() { Ok(()) } else { bail!("container {word} was not started") }
     }))
+}
+
+/// The container that `word` means, to be started; `None`: it runs.
+fn to_be_started(state: &State, word: &str) -> Result<Option<Record>> {
+    match startable(state, word)? {
+        None => start_now(state, word),
+        found => Ok(found),
+    }
 }
 
 /// The container that `word` means; `None`: it runs already, or its `run` is about to start it again.

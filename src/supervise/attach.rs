@@ -51,6 +51,11 @@ pub struct Attach {
 }
 
 impl Attach {
+    /// To the container that `word` means, with everything that is typed.
+    pub fn to(state: State, word: &str) -> Attach {
+        Attach { state, no_stdin: false, detach_keys: DetachKeys::default(), container: word.into() }
+    }
+
     /// Shows what the container writes from now on, up to its end. Returns what it exited with.
     pub fn execute(self) -> Result<u8> {
         self.stay().map_err(failed)
