@@ -373,6 +373,8 @@ fn event(running: &mut Running) -> (String, String, Value) {
     let line = running.line();
     let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
     assert_eq!(event["Type"], "container", "{line}");
+    let before = (&event["status"], &event["id"]);
+    assert_eq!(before, (&event["Action"], &event["Actor"]["ID"]), "what older programs read: {line}");
     let attributes = event["Actor"]["Attributes"].clone();
     let name = attributes["name"].as_str().unwrap_or_default().to_string();
     (event["Action"].as_str().unwrap().into(), name, attributes)

@@ -294,6 +294,10 @@ impl Watcher {
             if let Some(id) = id.filter(|id| changed.last() != Some(id)) {
                 changed.push(id);
             }
+            // Its file is gone, and with it the watch.
+            if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                self.watched.remove(&event.wd);
+            }
         }
         Ok(changed)
     }

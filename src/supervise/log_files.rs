@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -80,11 +80,16 @@ fn open_log(dir: &Path, count: Option<usize>) -> Result<Option<Opened>> {
 
 /// How many lines end in the file `path`, or with it.
 fn lines_in(path: &Path) -> Result<usize> {
-    let text = fs::read(path).with_context(|| format!("read {path:?}"))?;
-    let is_full = |line: &[u8]| parse(line).is_some_and(|entry| entry.full);
-    let entries = text.split_inclusive(|byte| *byte == b'\n');
-    let within = usize::from(!text.is_empty() && !entries.clone().next_back().is_some_and(is_full));
-    Ok(entries.filter(|line| is_full(line)).count() + within)
+    let read = || format!("read {path:?}");
+    let mut file = BufReader::new(File::open(path).with_context(read)?);
+    let (mut lines, mut within, mut entry) = (0, false, Vec::new());
+    // One entry at a time: the file may be larger than the memory.
+    while file.read_until(b'\n', &mut entry).with_context(read)? > 0 {
+        within = !parse(&entry).is_some_and(|entry| entry.full);
+        lines += usize::from(!within);
+        entry.clear();
+    }
+    Ok(lines + usize::from(within))
 }
 
 /// More bytes than an entry ever has.

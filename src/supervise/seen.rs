@@ -117,9 +117,12 @@ impl Event {
         text.chars().map(|c| if c.is_control() { '?' } else { c }).chain(['\n']).collect()
     }
 
-    /// As Docker prints it for programs.
+    /// As Docker prints it for programs. `status`, `id` and `from` say once more what is in `Action`
+    /// and `Actor`: they were there before those, and programs read them.
     pub fn json(&self) -> String {
-        let event = json!({
+        let mut event = json!({
+            "status": self.action,
+            "id": self.id,
             "Type": "container",
             "Action": self.action,
             "Actor": { "ID": self.id, "Attributes": self.attributes },
@@ -127,6 +130,9 @@ impl Event {
             "time": self.time.as_second(),
             "timeNano": self.time.as_nanosecond() as i64,
         });
+        if let Some(image) = self.attributes.get("image") {
+            event["from"] = json!(image);
+        }
         format!("{event}\n")
     }
 }
