@@ -85,7 +85,8 @@ After=network-online.target
 [Service]
 Type=exec
 ExecStart=:{program} start --attach --by-systemd {id}
-ExecStop=:{program} stop --time 10 {id}
+# (systemd calls this after an end of its own as well. One that was removed needs no stop.)
+ExecStop=-:{program} stop --time 10 {id}
 {restart}# With systemd 254 or newer, RestartSteps= and RestartMaxDelaySec= make the pauses longer.
 RestartSec=1
 # It was stopped by tiny-docker stop, kill or rm: it stays stopped.
