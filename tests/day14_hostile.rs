@@ -145,7 +145,8 @@ fn task1_a_file_of_the_callers_stays_the_callers() {
     let mut command = Command::new(common::binary());
     command.args(["exec", "-i", "web", "sh", "-c", attack]);
     command.stdin(File::open(file("in")).unwrap()).stdout(appended("out")).stderr(appended("err"));
-    assert!(command.status().unwrap().success(), "exec");
+    let ended = command.status().unwrap();
+    assert!(ended.success(), "exec, {ended}: {}", fs::read_to_string(file("err")).unwrap());
     for (name, expected) in
         [("in", "in before\n"), ("out", "out before\nin before\nwrote\n"), ("err", "err before\nwrote\n")]
     {
