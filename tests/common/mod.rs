@@ -353,8 +353,13 @@ impl Running {
         }
         self.output.read_line(&mut line).unwrap();
         if line.is_empty() {
-            let mut errors = String::new();
-            self.runtime.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+            // Where only what copies its output has failed, the command may wait for ever.
+            let start = Instant::now();
+            while self.runtime.try_wait().unwrap().is_none() && start.elapsed() < deadline() / 10 {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let _ = self.runtime.kill();
+            let errors = self.errors();
             panic!("the command ended before it wrote a line; stderr:\n{errors}");
         }
         line.trim_end().to_string()
