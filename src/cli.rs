@@ -122,6 +122,10 @@ enum Command {
     #[cfg(feature = "day12-images")]
     #[command(flatten)]
     Images(images::ImagesCommand),
+    #[cfg(all(feature = "day12-images", not(feature = "day14-exec")))]
+    Commit(crate::images::commit::Commit),
+    #[cfg(feature = "day14-exec")]
+    Commit(crate::supervise::commit::CommitPaused),
     #[cfg(feature = "day13-ports")]
     Port(crate::ports::command::Port),
     /// Make a container as run does, but do not start it; print its id
@@ -391,6 +395,8 @@ impl Cli {
             Command::Doctor(doctor) => doctor.execute(),
             #[cfg(feature = "day12-images")]
             Command::Images(command) => command.execute(),
+            #[cfg(feature = "day12-images")]
+            Command::Commit(commit) => commit.execute(),
             #[cfg(feature = "day13-ports")]
             Command::Port(port) => port.execute(),
             #[cfg(feature = "day14-exec")]

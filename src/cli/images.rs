@@ -4,8 +4,6 @@ use clap::Subcommand;
 
 use crate::error::Result;
 use crate::images::archive::Save;
-#[cfg(not(feature = "day14-exec"))]
-use crate::images::commit::Commit;
 use crate::images::list::{History, Images, Tag};
 use crate::images::load::Load;
 use crate::images::login::{Login, Logout};
@@ -14,8 +12,6 @@ use crate::images::push::Push;
 use crate::images::rmi::{ImageCommand, Rmi};
 use crate::images::unflushed::FlushImages;
 use crate::images::unpack::UnpackLayer;
-#[cfg(feature = "day14-exec")]
-use crate::supervise::commit::CommitPaused as Commit;
 
 // Deferred as all others are: see `Command`.
 #[derive(Debug, Subcommand)]
@@ -32,7 +28,6 @@ pub enum ImagesCommand {
     Image(ImageCommand),
     Save(Save),
     Load(Load),
-    Commit(Commit),
     #[command(hide = true)]
     UnpackLayer(UnpackLayer),
     #[command(hide = true)]
@@ -54,7 +49,6 @@ impl ImagesCommand {
             ImagesCommand::Image(image) => image.execute(),
             ImagesCommand::Save(save) => save.execute(),
             ImagesCommand::Load(load) => load.execute(),
-            ImagesCommand::Commit(commit) => commit.execute(),
             ImagesCommand::UnpackLayer(unpack) => unpack.execute(),
             ImagesCommand::FlushImages(flush) => flush.execute(),
         }
