@@ -158,7 +158,7 @@ fn task4_systemd_hears_that_a_person_ended_it() {
     assert_eq!(world.inspect("web")["exit_code"], 5, "what people hear");
     let id = world.inspect("web")["id"].as_str().unwrap().to_string();
     world.tiny_docker(["rm", "web"]).assert().success();
-    // One that is not there any more is not tried for ever.
+    // One that is not there any more is not tried forever.
     world.tiny_docker(["start", "--attach", "--by-systemd", &id]).assert().code(199);
 }
 

@@ -353,7 +353,7 @@ impl Running {
         }
         self.output.read_line(&mut line).unwrap();
         if line.is_empty() {
-            // Where only what copies its output has failed, the command may wait for ever.
+            // Where only what copies its output has failed, the command may wait forever.
             let start = Instant::now();
             while self.runtime.try_wait().unwrap().is_none() && start.elapsed() < deadline() / 10 {
                 thread::sleep(Duration::from_millis(10));
