@@ -373,7 +373,7 @@ fn task4_long_a_volume_or_none() {
         assert!(names.contains(&name), "{name} is half a volume");
         assert!(entry.path().join("_data").is_dir() && entry.path().join("lock").is_file(), "{name}");
     }
-    // Of those that never started, none is left: one without a name would be for ever.
+    // Of those that never started, none is left: one without a name would be forever.
     volume(&world, &["prune", "--all", "--force"]);
     assert_eq!(fs::read_dir(&volumes).unwrap().count(), 0);
 }

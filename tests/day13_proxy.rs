@@ -244,7 +244,7 @@ fn task4_where_nobody_listens_the_connection_is_reset() {
         let is_reset = outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
         assert!(is_reset, "{address}, where the container has no server: {outcome:?}");
     }
-    // It is not for ever: the next one is served.
+    // It is not forever: the next one is served.
     let server = container.serves(|listener| echo(listener, 1));
     let mut client = connect(V4);
     client.write_all(b"now").unwrap();
