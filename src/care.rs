@@ -1,4 +1,4 @@
-//! What is done for a container while nobody looks: when it is started again, and how it is found
+//! What is done for a container without anybody there: when it is started again, and how it is found
 //! out whether it is well. Of the plan, as data. (day 14)
 
 use std::fmt;
