@@ -73,8 +73,8 @@ fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
-/// Go writes `null` for a list that is empty.
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+/// Go writes `null` for a list or a map that is empty.
+pub fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())

@@ -18,23 +18,25 @@ pub fn clone(namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> 
 
 /// `clone3` as `--explain` shows it, and what a shell does instead.
 fn describe_clone(namespaces: CloneFlags, into_cgroup: bool) -> (String, String) {
-    let options = [
-        (CloneFlags::CLONE_NEWUTS, "--uts"),
-        (CloneFlags::CLONE_NEWPID, "--pid --fork"),
-        (CloneFlags::CLONE_NEWNS, "--mount"),
-        (CloneFlags::CLONE_NEWIPC, "--ipc"),
-        (CloneFlags::CLONE_NEWNET, "--net"),
-    ];
-    let mut by_hand =
-        String::from(if into_cgroup { "echo 0 > …/cgroup.procs; unshare" } else { "unshare" });
-    for (_, option) in options.iter().filter(|(flag, _)| namespaces.contains(*flag)) {
-        by_hand.push(' ');
-        by_hand.push_str(option);
-    }
+    let before = if into_cgroup { "echo 0 > …/cgroup.procs; " } else { "" };
+    // Whoever unshares a pid namespace stays where it is: its child is born there.
+    let by_hand = format!("{before}unshare{}", options(namespaces).replace("--pid", "--pid --fork"));
     if namespaces.is_empty() {
         return ("clone3(no flags: a fork)".into(), "a shell forks for every command".into());
     }
     let into_cgroup = into_cgroup.then_some("CLONE_INTO_CGROUP");
     let flags: Vec<&str> = namespaces.iter_names().map(|(name, _)| name).chain(into_cgroup).collect();
     (format!("clone3({})", flags.join(" | ")), by_hand)
+}
+
+/// `namespaces` as unshare(1) and nsenter(1) call them: ` --uts --pid`.
+pub fn options(namespaces: CloneFlags) -> String {
+    let options = [
+        (CloneFlags::CLONE_NEWUTS, " --uts"),
+        (CloneFlags::CLONE_NEWPID, " --pid"),
+        (CloneFlags::CLONE_NEWNS, " --mount"),
+        (CloneFlags::CLONE_NEWIPC, " --ipc"),
+        (CloneFlags::CLONE_NEWNET, " --net"),
+    ];
+    options.iter().filter(|(flag, _)| namespaces.contains(*flag)).map(|(_, option)| *option).collect()
 }

@@ -378,10 +378,7 @@ fn task2_on_a_disk_nobody_waits_for_the_unmount_and_nothing_is_left_of_it() {
     on_disk(&["rm", "it"]);
     assert_eq!(fs::read_dir(&containers).unwrap().count(), 0, "rm left something");
     // The process that unmounts ends by itself, and the one that flushes.
-    until("nobody is left", || {
-        common::reap_orphans();
-        common::descendants().is_empty()
-    });
+    until("nobody is left", common::nobody_is_left);
 }
 
 #[test]

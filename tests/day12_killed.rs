@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use common::layout::{Layout, Packed, sha256, tar_of, tar_with};
 use common::shelf::{Answer, Shelf};
 use common::tree::{same_trees, tree};
-use common::{World, binary, busybox, descendants, reap_orphans, said, state, until};
+use common::{World, binary, busybox, nobody_is_left, said, state, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -98,10 +98,7 @@ fn killed_at_every_moment(world: &World, words: &[&str], before: &dyn Fn(), afte
             let mut command = world.tiny_docker(words);
             let output = command.env("TINY_DOCKER_DIE_AT", format!("{who}:{moment}")).output().unwrap();
             let place = format!("killed at {who}:{moment}: {}", said(&output));
-            until("nobody is at work any more", || {
-                reap_orphans();
-                descendants().is_empty()
-            });
+            until("nobody is at work any more", nobody_is_left);
             after(&place);
             if output.status.success() {
                 break;

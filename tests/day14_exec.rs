@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::assert::Assert;
-use common::{AtTerminal, World, alive, asleep, busybox, descendants, said, until};
+use common::{AtTerminal, World, alive, asleep, busybox, descendants, nobody_is_left, said, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use predicates::prelude::*;
@@ -25,12 +25,6 @@ fn web_on(world: &World, rootfs: &Path, flags: &[&str]) {
 
 fn exec(world: &World, flags: &[&str], command: &[&str]) -> Assert {
     world.tiny_docker([&["exec"], flags, &["web"], command].concat()).assert()
-}
-
-/// Has all that this test has started ended?
-fn nobody_is_left() -> bool {
-    common::reap_orphans();
-    descendants().is_empty()
 }
 
 /// The container's process, seen from here.

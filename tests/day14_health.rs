@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::layout::{Layout, Packed, tar_of};
-use common::{World, busybox, descendants, reap_orphans, said, until};
+use common::{World, busybox, nobody_is_left, said, until};
 use nix::sys::signal::{Signal, kill};
 use predicates::str::contains;
 use rustix::process::{Pid as Process, Resource, Rlimit, getrlimit, prlimit};
@@ -30,11 +30,6 @@ fn health(world: &World) -> Value {
 
 fn is(world: &World, status: &str) {
     until(&format!("it is {status}"), || health(world)["status"] == status);
-}
-
-fn nobody_is_left() -> bool {
-    reap_orphans();
-    descendants().is_empty()
 }
 
 #[test]

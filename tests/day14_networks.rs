@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use assert_cmd::assert::Assert;
+use common::outside::{Outside, sh};
 use common::{
     HostFile, World, alive, binary, busybox, held_between_two_lives, pid, rootfs, said, supervisor, until,
 };
@@ -62,12 +63,6 @@ fn address_on(world: &World, name: &str, id: &str) -> Ipv4Addr {
     let text = shown["Containers"][id]["IPv4Address"].as_str();
     let text = text.unwrap_or_else(|| panic!("{id} is not on {name}: {shown:#}"));
     text.split_once('/').unwrap().0.parse().unwrap()
-}
-
-fn sh(script: &str) -> Result<String, String> {
-    let output = Command::new("bash").args(["-c", script]).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
 /// Does `work` in the network namespace of a process. (A thread may be in another one than its
@@ -356,25 +351,6 @@ fn task5_networks_are_kept_apart() {
     world.remove_all();
     network(&world, &["rm", "front", "back"]);
     assert_eq!(left_of_networks(), "");
-}
-
-/// A machine behind the host, 192.0.2.2.
-struct Outside;
-
-impl Outside {
-    fn new() -> Outside {
-        sh("ip netns add outside && ip link add td-out type veth peer name eth0 netns outside &&
-            ip addr add 192.0.2.1/24 dev td-out && ip link set td-out up &&
-            ip -n outside addr add 192.0.2.2/24 dev eth0 && ip -n outside link set eth0 up")
-        .unwrap();
-        Outside
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        let _ = sh("ip link del td-out; ip netns del outside; umount /run/netns");
-    }
 }
 
 /// A name server of the host's, which knows every name: it has the address 192.0.2.9. It hears

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use common::random::Dice;
-use common::{World, alive, busybox, descendants, reap_orphans, said, supervisor, until};
+use common::{World, alive, busybox, descendants, nobody_is_left, reap_orphans, said, supervisor, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use predicates::str::{contains, is_empty};
@@ -22,12 +22,6 @@ fn words(name: &str, flags: &[&str], script: &str) -> Vec<String> {
 
 fn always(world: &World, name: &str, script: &str) {
     world.tiny_docker(words(name, &["-d", "--restart", "always"], script)).assert().success();
-}
-
-/// Has all that this test has started ended?
-fn nobody_is_left() -> bool {
-    reap_orphans();
-    descendants().is_empty()
 }
 
 fn status(world: &World, name: &str) -> String {

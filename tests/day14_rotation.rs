@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use common::{World, busybox, descendants, reap_orphans, said, until};
+use common::{World, busybox, nobody_is_left, said, until};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// A container called web, without a network, whose log's files have room for four short lines.
@@ -158,10 +158,7 @@ fn task3_long_killed_at_any_moment_of_going_on_it_keeps_whole_lines() {
             let place = format!("max-file={keep}, killed at parent:{moment}");
             let mut run = world.tiny_docker(&words);
             let killed = run.env("TINY_DOCKER_DIE_AT", format!("parent:{moment}")).output().unwrap();
-            until("nobody is left", || {
-                reap_orphans();
-                descendants().is_empty()
-            });
+            until("nobody is left", nobody_is_left);
             let (kept, complaints) = logs(&world);
             assert_eq!(complaints, "", "{place}");
             // A file is full after each fourth line.

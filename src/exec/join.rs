@@ -24,6 +24,7 @@ use nix::sys::prctl::set_dumpable;
 use nix::unistd::{Pid, pipe2};
 use rustix::process::{PidfdFlags, pidfd_open};
 
+use crate::clone::options;
 use crate::error::Result;
 use crate::explain::{self, step};
 use crate::inherited;
@@ -119,15 +120,7 @@ fn hear_of_it(told: OwnedFd, mut go_between: Child) -> Result<Clone> {
 }
 
 fn describe_setns(namespaces: CloneFlags) -> (String, String) {
-    let options = [
-        (CloneFlags::CLONE_NEWUTS, " --uts"),
-        (CloneFlags::CLONE_NEWPID, " --pid"),
-        (CloneFlags::CLONE_NEWNS, " --mount"),
-        (CloneFlags::CLONE_NEWIPC, " --ipc"),
-        (CloneFlags::CLONE_NEWNET, " --net"),
-    ];
-    let options = options.iter().filter(|(flag, _)| namespaces.contains(*flag)).map(|(_, option)| *option);
     let names: Vec<&str> = namespaces.iter_names().map(|(name, _)| name).collect();
-    let by_hand = format!("nsenter --target PID{}", options.collect::<String>());
+    let by_hand = format!("nsenter --target PID{}", options(namespaces));
     (format!("setns(pidfd, {})", names.join(" | ")), by_hand)
 }

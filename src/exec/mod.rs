@@ -15,11 +15,11 @@ pub mod program;
 pub mod start;
 pub mod target;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Pid, fchdir, setsid};
@@ -32,7 +32,7 @@ use crate::logs::supervisor::{self, Ready};
 use crate::logs::wires::Wires;
 use crate::metadata::state::State;
 use crate::plan::Plan;
-use crate::rootfs::process::{apply_settings, look_up};
+use crate::rootfs::process::{apply_settings, check_workdir, find_user};
 use crate::stop::signals::pass_on;
 use crate::wait::Arrived;
 
@@ -119,9 +119,7 @@ impl Exec {
     /// What the command is to be: a process as the container's own, but for what is asked for.
     fn plan(&self, of_the_container: &Plan) -> Result<Plan> {
         // ANCHOR: day14_task1_plan_solution
-        if let Some(dir) = self.workdir.as_ref().filter(|dir| !dir.is_absolute()) {
-            bail!("--workdir {dir:?} is not an absolute path; expected one, seen from inside, such as /srv");
-        }
+        check_workdir(self.workdir.as_deref())?;
         let mut plan = of_the_container.clone();
         plan.command = self.command.clone();
         plan.user = self.user.clone().or(plan.user);
@@ -164,7 +162,7 @@ impl Mechanism for Exec {
         if let Some(join) = container.parts.join.take() {
             join_cgroup_namespace(&join.process)?;
         }
-        become_who_is_asked_for(container)?;
+        find_user(container, true)?;
         match self.wires.open_terminal(None)? {
             Some(terminal) => container.parts.stdio = terminal,
             // Out of the session: in there, /dev/tty is not the user's terminal. (setsid(2))
@@ -201,22 +199,6 @@ impl Mechanism for Exec {
 fn join_cgroup_namespace(process: &OwnedFd) -> Result<()> {
     let describe = || ("setns(pidfd, CLONE_NEWCGROUP)".into(), "nsenter --target PID --cgroup …".into());
     step(DAY, describe, || setns(process, CloneFlags::CLONE_NEWCGROUP))
-}
-
-/// Child: looks up the user, in the container's own /etc/passwd, and its home directory.
-fn become_who_is_asked_for(container: &mut Container) -> Result<()> {
-    let Some(user) = &container.plan.user else { return Ok(()) };
-    let (user, home) = look_up(user)?;
-    container.parts.user = Some(user);
-    let environment = &mut container.plan.environment;
-    if container_has_no(environment.get(OsStr::new("HOME"))) {
-        environment.insert("HOME".into(), home);
-    }
-    Ok(())
-}
-
-fn container_has_no(value: Option<&OsString>) -> bool {
-    value.is_none_or(|value| value.is_empty())
 }
 
 // ANCHOR: stay_inside

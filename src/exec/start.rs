@@ -51,22 +51,7 @@ pub enum Way<'a> {
 #[derive(Debug, clap::Args)]
 pub struct Restart {
     #[command(flatten)]
-    state: State,
-
-    /// Seconds to wait before SIGKILL; negative: as long as it takes
-    #[arg(
-        short,
-        long,
-        visible_alias = "time",
-        value_name = "SECS",
-        default_value_t = 10,
-        allow_negative_numbers = true
-    )]
-    timeout: i64,
-
-    /// Their ids or names
-    #[arg(required = true)]
-    containers: Vec<String>,
+    stop: StopContainers,
 }
 
 impl Start {
@@ -101,10 +86,9 @@ impl Start {
 impl Restart {
     /// The same, once they are stopped.
     pub fn execute(self, begin: impl Fn(&State, Record, Way) -> Result<u8>) -> Result<u8> {
-        let stop = StopContainers::new(self.state.clone(), self.timeout);
         let (mut stopped, mut code) = (Vec::new(), 0);
-        for word in &self.containers {
-            match stop.stop_to_restart(word) {
+        for word in &self.stop.containers {
+            match self.stop.stop_to_restart(word) {
                 Ok(()) => stopped.push(word.clone()),
                 Err(error) => {
                     error::print(&error);
@@ -112,8 +96,8 @@ impl Restart {
                 }
             }
         }
-        let started = start_all(&self.state, &stopped, |record, word| {
-            begin(&self.state, record, Way::InBackground(word))
+        let started = start_all(&self.stop.state, &stopped, |record, word| {
+            begin(&self.stop.state, record, Way::InBackground(word))
         })?;
         Ok(if code == 0 { started } else { code })
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::error::Result;
-use crate::files;
+use crate::metadata::freezer::is_frozen;
 use crate::metadata::pidfd::Process;
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
@@ -74,13 +74,8 @@ pub fn open_cgroup(dir: &Path, title: &str) -> Result<Option<OwnedFd>> {
     // ANCHOR: day14_task1_open_cgroup_solution
     let Some(cgroup) = traces::cgroup_of(dir)? else { return Ok(None) };
     // Born in a cgroup that is frozen, it would not come to its exec.
-    match files::read(cgroup.join("cgroup.freeze")) {
-        Ok(frozen) if frozen.starts_with(b"1") => {
-            bail!(
-                "container {title} is paused; unpause the container before exec: tiny-docker unpause {title}"
-            )
-        }
-        _ => {}
+    if is_frozen(&cgroup) {
+        bail!("container {title} is paused; unpause the container before exec: tiny-docker unpause {title}");
     }
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(&cgroup);
     match opened {

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use anyhow::Context;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use crate::care::HealthCheck;
+use crate::care::{HealthCheck, null_is_default};
 use crate::error::Result;
 use crate::images::digest::Digest;
 
@@ -210,13 +210,6 @@ pub struct Step {
 pub struct Layout {
     /// `1.0.0`.
     pub image_layout_version: String,
-}
-
-/// Go writes `null` for a list or a map that is empty.
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> std::result::Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Reads one of these from the JSON in `bytes`. `what` is said when it is something else.

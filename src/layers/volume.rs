@@ -18,6 +18,7 @@ use crate::explain::{shell, step};
 use crate::layers::first_use;
 use crate::layers::mount_flag::{Asked, mount_flag, tmpfs_flag, volume_flag, word};
 use crate::layers::volume_store::{DATA, Held, InUse, Store};
+use crate::metadata::layout::root_of;
 use crate::metadata::state::State;
 use crate::plan::{MountKind, MountPoint};
 use crate::rootfs::mount::{Flags, HARMLESS, make, take};
@@ -67,9 +68,8 @@ impl Mechanism for Volumes {
         if !plan.has_own_root() {
             bail!("-v, --mount and --tmpfs are for a container with its own /: add --rootfs or --layer");
         }
-        let root = dir.ancestors().nth(2).context("the state directory")?;
         let mut mounts = Vec::new();
-        let store = self.store.insert(Store::open(State::at(root.to_owned()))?);
+        let store = self.store.insert(Store::open(State::at(root_of(dir)?.to_owned()))?);
         for point in &mut plan.mounts {
             if point.kind == MountKind::Volume {
                 self.held.push(hold(store, point)?);

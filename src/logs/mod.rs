@@ -7,6 +7,7 @@
 pub mod file;
 pub mod pump;
 pub mod reader;
+pub mod rights;
 pub mod since;
 pub mod supervisor;
 pub mod terminal;

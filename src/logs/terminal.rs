@@ -2,8 +2,7 @@
 //! which the command has the one that behaves like a terminal, and the runtime
 //! the other, where a person would sit. (pty(7))
 
-use std::io::{IoSlice, IoSliceMut, stderr, stdin, stdout};
-use std::mem::MaybeUninit;
+use std::io::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -15,10 +14,6 @@ use nix::sys::signal::SigSet;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{dup2_stdout, pipe2};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, openat};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
-};
 use rustix::process::{ioctl_tiocsctty, setsid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
@@ -26,6 +21,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use crate::error::Result;
 use crate::explain::step;
 use crate::kernel::{self, Clone};
+use crate::logs::rights;
 use crate::rootfs::devices::make_console;
 use crate::rootfs::mount::{Dir, take_open};
 
@@ -83,30 +79,14 @@ const PTMX: OFlags = OFlags::RDWR.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 /// Sends an open file to the process at the other end of `socket`, which gets a
 /// descriptor of its own for it. (unix(7), SCM_RIGHTS)
 pub fn send(socket: &UnixStream, file: BorrowedFd) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut message = SendAncillaryBuffer::new(&mut space);
-    let files = [file];
-    message.push(SendAncillaryMessage::ScmRights(&files));
-    // Rights travel only with at least one byte.
     let describe = || ("sendmsg(SCM_RIGHTS): the terminal, to the runtime".into(), "(no shell can)".into());
-    step(DAY, describe, || sendmsg(socket, &[IoSlice::new(b"!")], &mut message, SendFlags::empty())).map(drop)
+    step(DAY, describe, || rights::send(socket, &[file]))
 }
 
 /// Takes what [`send`] sent.
 pub fn receive(socket: &UnixStream) -> Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut message = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut message, RecvFlags::CMSG_CLOEXEC)
-        .context("receive the terminal")?;
-    for received in message.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut files) = received
-            && let Some(file) = files.next()
-        {
-            return Ok(file);
-        }
-    }
-    bail!("the container sent no terminal")
+    let files = rights::receive(socket).context("receive the terminal")?;
+    files.into_iter().next().context("the container sent no terminal")
 }
 
 // ANCHOR: raw

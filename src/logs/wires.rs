@@ -91,10 +91,7 @@ impl Wires {
         if self.tty {
             return self.lay();
         }
-        let null = || -> Result<Option<OwnedFd>> {
-            let null = File::options().read(true).write(true).open("/dev/null");
-            Ok(Some(null.context("open /dev/null")?.into()))
-        };
+        let null = || null().map(OwnedFd::from).map(Some);
         if self.detach {
             return Ok([null()?, null()?, null()?]);
         }
@@ -264,10 +261,14 @@ fn stays_ours(stream: impl AsFd + IsTerminal) -> bool {
     stream.is_terminal() || matches!(found, Ok(FileType::RegularFile | FileType::BlockDevice))
 }
 
+fn null() -> Result<File> {
+    File::options().read(true).write(true).open("/dev/null").context("open /dev/null")
+}
+
 /// From here on stdin is the command's alone, and stdout its pump's. While the runtime had
 /// them open too, nobody at their other ends would see that the command closes them.
 fn let_go() -> Result<()> {
-    let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
+    let null = null()?;
     let describe = || ("dup2(/dev/null, 0, 1)".into(), "exec </dev/null >/dev/null".into());
     step(DAY, describe, || dup2_stdin(&null).and_then(|()| dup2_stdout(&null)))
 }

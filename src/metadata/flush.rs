@@ -27,7 +27,7 @@ use rustix::fs::{FlockOperation, flock, syncfs};
 use rustix::stdio::stdin;
 
 use crate::kernel::{self, Clone};
-use crate::metadata::layout::open_to_lock;
+use crate::metadata::layout::{open_to_lock, root_of};
 
 /// How long a flush waits for others who want one. Twice this, and the time that the disk
 /// takes, is less than the second that is promised.
@@ -69,7 +69,7 @@ pub fn soon_after_us(container: &Path) {
 
 /// The lock, and /dev/null; `None`: there is nothing to flush, or somebody else is about to.
 fn turn(container: &Path) -> Option<(File, File)> {
-    let place = container.ancestors().nth(2)?.join("flush");
+    let place = root_of(container).ok()?.join("flush");
     let turn = open_to_lock(&place).ok()?;
     if is_in_memory(&place) || turn.try_lock().is_err() {
         return None;

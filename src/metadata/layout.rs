@@ -5,6 +5,8 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use anyhow::Context;
+
 use crate::error::Result;
 use crate::explain::step;
 
@@ -31,6 +33,11 @@ pub const LOCK: &str = "lock";
 pub fn is_id(name: Option<&OsStr>) -> bool {
     let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     name.is_some_and(|name| name.len() == 12 && name.as_encoded_bytes().iter().all(digit))
+}
+
+/// The state directory, in which the container's directory `dir` lies.
+pub fn root_of(dir: &Path) -> Result<&Path> {
+    dir.ancestors().nth(2).context("the container's directory has no parent")
 }
 
 /// Opens the file `path` to be locked, and makes it if need be. What is in it does not

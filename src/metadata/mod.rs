@@ -78,9 +78,7 @@ impl Metadata {
     pub fn state(&self) -> &State {
         &self.state
     }
-}
 
-impl Metadata {
     /// The container of `record` is started once more, instead of a new one. (day 14)
     pub fn again(&mut self, record: Record) {
         self.again = Some(record);

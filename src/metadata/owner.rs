@@ -173,16 +173,11 @@ impl Owner {
         self.lock.write_all_at(&text, 0).with_context(|| format!("write the lock of {:?}", self.dir))
     }
 
-    /// The same for a container that is started once more: whoever becomes the owner of one that
-    /// is there has its lock open to lock it, not to write.
+    /// The same for a container that is started once more: what it says already may be longer.
     pub fn sign_again(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec(&record.brief())?;
-        let write = || {
-            let lock = OpenOptions::new().write(true).open(self.dir.join(LOCK))?;
-            lock.write_all_at(&text, 0)?;
-            lock.set_len(text.len() as u64)
-        };
-        write().with_context(|| format!("write the lock of {:?}", self.dir))
+        let written = self.lock.write_all_at(&text, 0).and_then(|()| self.lock.set_len(text.len() as u64));
+        written.with_context(|| format!("write the lock of {:?}", self.dir))
     }
 
     /// Removes every trace of the container: its name first, in one step. What a process that

@@ -6,11 +6,17 @@ use anyhow::{Context, bail};
 
 use crate::error::Result;
 
+/// The subnet where nobody says anything else.
+pub const DEFAULT: &str = "10.10.0.0/24";
+
+/// The variable that says something else.
+pub const VARIABLE: &str = "TINY_DOCKER_SUBNET";
+
 /// What all containers on one bridge have in common.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Subnet {
     /// The containers' subnet; the first address is the host's
-    #[arg(long, value_name = "ADDRESS/BITS", env = "TINY_DOCKER_SUBNET", default_value = "10.10.0.0/24")]
+    #[arg(long, value_name = "ADDRESS/BITS", env = VARIABLE, default_value = DEFAULT)]
     subnet: String,
 
     /// The bridge that connects them

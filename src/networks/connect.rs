@@ -16,7 +16,7 @@ use crate::error::{self, Result};
 use crate::explain::step;
 use crate::files;
 use crate::metadata::pidfd::Process;
-use crate::metadata::record::{Identity, Record, Status, boot_id};
+use crate::metadata::record::{Identity, Record, Status};
 use crate::metadata::state::State;
 use crate::net::lock::NetworkLock;
 use crate::netns::netlink::Netlink;
@@ -24,7 +24,7 @@ use crate::plan::{Attachment, Network};
 
 use super::cable::{Cable, ensure_default_route, free_name};
 use super::flag::check_alias;
-use super::members::{Member, Members, networks_of};
+use super::members::{Members, networks_of};
 use super::store::{Definition, Store};
 use super::{DAY, plug};
 
@@ -147,15 +147,8 @@ fn connect(
     let netlink = Netlink::open()?;
     let inside = inside(process, title, free_name)?;
     let plug = plug(lock, &netlink, network, attachment, inside)?;
-    let member = Member {
-        name: record.name.clone(),
-        aliases: plug.aliases.clone(),
-        address: plug.lease.address,
-        interface: plug.cable.inside.clone(),
-        process: Identity::of(process.pid)?.with_context(|| format!("container {title} has ended"))?,
-        boot_id: boot_id()?.into(),
-    };
-    members.members.insert(id.clone(), member);
+    let process_of = Identity::of(process.pid)?.with_context(|| format!("container {title} has ended"))?;
+    members.members.insert(id.clone(), plug.member(record.name.clone(), process_of)?);
     members.write(lock, &plug.network.bridge)?;
     let connected = plug.cable.plug_in(&netlink, pid).and_then(|()| configure(process, title, &plug));
     if connected.is_err() {

@@ -5,8 +5,6 @@
 //! container may want that for a name server of its own. A rule in its namespace leads what is
 //! for 127.0.0.11:53 to the port that they got.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,13 +13,10 @@ use anyhow::{Context, bail};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, Expressions, Immediate, InetHookNumber, MetaKey, Operator, Payload, Register,
 };
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
-};
 
 use crate::error::Result;
 use crate::explain::step;
+use crate::logs::rights;
 use crate::net::nfnetlink::change;
 use crate::net::nftables::{Batch, Chain, Command, add_table, compare, load, other};
 
@@ -61,30 +56,15 @@ impl Sockets {
 
     /// Child: gives them to the process at the other end of `socket`. (unix(7), SCM_RIGHTS)
     pub fn send(&self, socket: &UnixStream) -> Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut message = SendAncillaryBuffer::new(&mut space);
         let files = [self.udp.as_fd(), self.tcp.as_fd()];
-        message.push(SendAncillaryMessage::ScmRights(&files));
-        // Rights travel only with at least one byte.
         let describe =
             || ("sendmsg(SCM_RIGHTS): the sockets, to the runtime".into(), "(no shell can)".into());
-        let send = || sendmsg(socket, &[IoSlice::new(b"!")], &mut message, SendFlags::empty());
-        step(DAY, describe, send).map(drop)
+        step(DAY, describe, || rights::send(socket, &files))
     }
 
     /// Parent: takes what [`Sockets::send`] sent.
     pub fn receive(socket: &UnixStream) -> Result<Sockets> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut message = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0];
-        recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut message, RecvFlags::CMSG_CLOEXEC)
-            .context("receive the sockets of the name server")?;
-        let mut files: Vec<OwnedFd> = Vec::new();
-        for received in message.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = received {
-                files.extend(rights);
-            }
-        }
+        let files = rights::receive(socket).context("receive the sockets of the name server")?;
         let Ok([udp, tcp]) = <[OwnedFd; 2]>::try_from(files) else {
             bail!("the container sent no sockets for its name server")
         };

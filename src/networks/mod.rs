@@ -36,13 +36,13 @@ pub mod tcp;
 
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use anyhow::{Context, bail};
 use nix::unistd::Pid;
 
 use crate::container::{Container, Mechanism, Wire};
 use crate::error::Result;
+use crate::metadata::layout::root_of;
 use crate::metadata::record::{Identity, boot_id};
 use crate::metadata::state::State;
 use crate::net::address::{self, Lease};
@@ -193,20 +193,26 @@ impl UserNetworks {
         self.joined = true;
         // With the list the lock on the address has done its work: whoever looks for a free one
         // looks there too.
-        for Plug { network, aliases, cable, lease } in self.plugs.drain(..) {
-            let mut members = Members::of(&lock, &network)?;
-            let member = Member {
-                name: name.clone(),
-                aliases,
-                address: lease.address,
-                interface: cable.inside,
-                process,
-                boot_id: boot_id()?.into(),
-            };
-            members.members.insert(id.clone(), member);
-            members.write(&lock, &network.bridge)?;
+        for plug in self.plugs.drain(..) {
+            let mut members = Members::of(&lock, &plug.network)?;
+            members.members.insert(id.clone(), plug.member(name.clone(), process)?);
+            members.write(&lock, &plug.network.bridge)?;
         }
         Ok(())
+    }
+}
+
+impl Plug {
+    /// A container, called `name` and with this first process, as the list of its network has it.
+    fn member(&self, name: Option<String>, process: Identity) -> Result<Member> {
+        Ok(Member {
+            name,
+            aliases: self.aliases.clone(),
+            address: self.lease.address,
+            interface: self.cable.inside.clone(),
+            process,
+            boot_id: boot_id()?.into(),
+        })
     }
 }
 
@@ -317,8 +323,8 @@ pub fn renamed(id: &str, name: &str) -> Result<()> {
 /// The state directory that this container is in.
 fn state_of(container: &Container) -> Result<State> {
     let dir = container.parts.dir.as_deref();
-    let root = dir.and_then(Path::parent).and_then(Path::parent);
-    Ok(State::at(root.context("a container on a network needs a directory of its own")?.to_owned()))
+    let dir = dir.context("a container on a network needs a directory of its own")?;
+    Ok(State::at(root_of(dir)?.to_owned()))
 }
 
 /// What `--name` has called it.

@@ -20,8 +20,8 @@ pub struct Taken {
 
 /// The subnet of the network that is always there, unless a variable says otherwise. (day 9)
 fn default_subnet() -> String {
-    let set = std::env::var("TINY_DOCKER_SUBNET").ok().filter(|text| !text.is_empty());
-    set.unwrap_or("10.10.0.0/24".into())
+    let set = std::env::var(subnet::VARIABLE).ok().filter(|text| !text.is_empty());
+    set.unwrap_or(subnet::DEFAULT.into())
 }
 
 /// All subnets that are taken: by `networks`, by the default network, and by the host itself,

@@ -39,9 +39,7 @@ pub struct Process {
 // ANCHOR: mechanism
 impl Mechanism for Process {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
-        if let Some(dir) = self.workdir.as_ref().filter(|dir| !dir.is_absolute()) {
-            bail!("--workdir {dir:?} is not an absolute path; expected one, seen from inside, such as /srv");
-        }
+        check_workdir(self.workdir.as_deref())?;
         let own_root = container.plan.has_own_root();
         // What an image says comes first (day 12); what the user says comes last, and wins.
         let image = &container.parts.defaults;
@@ -53,19 +51,35 @@ impl Mechanism for Process {
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
-        if let Some(user) = &container.plan.user {
-            let (user, home) = look_up(user)?;
-            container.parts.user = Some(user);
-            let set = container.plan.environment.get(OsStr::new("HOME")).is_some_and(|home| !home.is_empty());
-            if container.plan.has_own_root() && !set {
-                container.plan.environment.insert("HOME".into(), home);
-            }
-        }
+        let has_own_root = container.plan.has_own_root();
+        find_user(container, has_own_root)?;
         // The command is started there by the heart, as its user.
         container.plan.working_dir.as_deref().map_or(Ok(()), make_workdir)
     }
 }
 // ANCHOR_END: mechanism
+
+/// Errors if `--workdir` is no absolute path.
+pub fn check_workdir(dir: Option<&Path>) -> Result<()> {
+    if let Some(dir) = dir.filter(|dir| !dir.is_absolute()) {
+        bail!("--workdir {dir:?} is not an absolute path; expected one, seen from inside, such as /srv");
+    }
+    Ok(())
+}
+
+/// Child: looks up whom the command runs as, in the container's own /etc/passwd. With `needs_home`
+/// that one's home directory is its HOME, unless something else is.
+pub fn find_user(container: &mut Container, needs_home: bool) -> Result<()> {
+    let Some(user) = &container.plan.user else { return Ok(()) };
+    let (user, home) = look_up(user)?;
+    container.parts.user = Some(user);
+    let environment = &mut container.plan.environment;
+    let set = environment.get(OsStr::new("HOME")).is_some_and(|home| !home.is_empty());
+    if needs_home && !set {
+        environment.insert("HOME".into(), home);
+    }
+    Ok(())
+}
 
 type Environment = BTreeMap<OsString, OsString>;
 
@@ -116,7 +130,7 @@ pub fn apply_settings(settings: &[OsString], environment: &mut Environment) -> R
 // ANCHOR: user
 /// The user that `text`, `USER[:GROUP]`, means in this root file system, and
 /// its home directory. (passwd(5), group(5))
-pub fn look_up(text: &str) -> Result<(User, OsString)> {
+fn look_up(text: &str) -> Result<(User, OsString)> {
     // ANCHOR: day3_task6_look_up_solution
     let (name, group) = match text.split_once(':') {
         Some((name, group)) => (name, Some(group)),

@@ -58,8 +58,9 @@ impl Mechanism for Stop {
 /// Stop containers: SIGTERM, and after a while SIGKILL
 #[derive(Debug, clap::Args)]
 pub struct StopContainers {
+    /// Where they are kept.
     #[command(flatten)]
-    state: State,
+    pub state: State,
 
     /// Seconds to wait before SIGKILL; negative: as long as it takes
     #[arg(
@@ -74,7 +75,7 @@ pub struct StopContainers {
 
     /// Their ids or names
     #[arg(required = true)]
-    containers: Vec<String>,
+    pub containers: Vec<String>,
 }
 
 /// Send a signal to containers
@@ -104,11 +105,6 @@ pub struct Wait {
 }
 
 impl StopContainers {
-    /// Those of `state`, each with `timeout` seconds to end by itself.
-    pub fn new(state: State, timeout: i64) -> StopContainers {
-        StopContainers { state, timeout, containers: vec![] }
-    }
-
     /// Prints those that do not run any more. Returns the exit code: 1 if one of
     /// them could not be stopped.
     pub fn execute(self) -> Result<u8> {

@@ -92,15 +92,19 @@ fn lines_in(path: &Path) -> Result<usize> {
     Ok(lines + usize::from(within))
 }
 
-/// More bytes than an entry ever has.
-const LONGEST: u64 = 1 << 20;
-
-/// Does the last line of this file go on in the next one?
-fn ends_within_a_line(file: &File) -> io::Result<bool> {
+/// The end of a file of a log, with more bytes than an entry ever has, and where it begins.
+pub fn last_bytes(file: &File) -> io::Result<(u64, Vec<u8>)> {
+    const LONGEST: u64 = 1 << 20;
     let length = file.metadata()?.len();
     let start = length.saturating_sub(LONGEST);
     let mut last = vec![0; (length - start) as usize];
     file.read_exact_at(&mut last, start)?;
+    Ok((start, last))
+}
+
+/// Does the last line of this file go on in the next one?
+fn ends_within_a_line(file: &File) -> io::Result<bool> {
+    let (_, last) = last_bytes(file)?;
     let entry = last.split_inclusive(|byte| *byte == b'\n').next_back().and_then(parse);
     Ok(entry.is_some_and(|entry| !entry.full))
 }

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::exec::END_OF_A_CHECK;
 use crate::logs::pump::poll_some;
 use crate::metadata::health::Check;
+use crate::metadata::layout::root_of;
 use crate::metadata::pidfd::Process;
 use crate::wait::PATIENCE;
 
@@ -55,12 +56,11 @@ impl Probe {
             [kind, line, ..] if kind == "CMD-SHELL" => vec!["/bin/sh", "-c", line],
             _ => bail!("a check of {test:?}: expected CMD and words, or CMD-SHELL and a line"),
         };
-        let root = dir.ancestors().nth(2).context("the container's directory has no parent")?;
         let id = dir.file_name().context("the container's directory has no name")?;
         let (written, write) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
         // Another program: this process has threads, and cannot be cloned as `exec` does it.
         let mut exec = Command::new("/proc/self/exe");
-        exec.arg("--root").arg(root).args(["exec", "--is-check"]).arg(id).arg("--").args(words);
+        exec.arg("--root").arg(root_of(dir)?).args(["exec", "--is-check"]).arg(id).arg("--").args(words);
         exec.stdin(Stdio::null()).stdout(write.try_clone().context("dup a pipe")?).stderr(write);
         let begun = Timestamp::now();
         let child = exec.spawn().context("start a process")?;

@@ -26,6 +26,7 @@ use nix::unistd::{dup2_stdin, dup2_stdout};
 use crate::error::{self, RUNTIME_ERROR, Result, exit_code};
 use crate::files;
 use crate::kernel::{self, ENDING};
+use crate::metadata::layout::root_of;
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
 use crate::metadata::{Keeper, Kept, by_person, flush};
@@ -51,7 +52,8 @@ pub fn look_after(
             error::print(error);
         }
         kept.owner.turn(&mut kept.record)?;
-        let (state, record, before) = (state_of(&kept)?, kept.record.clone(), kept.record.restarts);
+        let (state, record, before) =
+            (State::at(root_of(&kept.owner.dir)?.to_owned()), kept.record.clone(), kept.record.restarts);
         keeper.replace(Some(kept));
         outcome = be_alone().and_then(|()| one_more(&state, record));
         // It did not even come to its record.
@@ -87,11 +89,6 @@ fn give_up(mut kept: Kept) -> Result<()> {
     kept.owner.write(&kept.record)?;
     flush::soon_after_us(&kept.owner.dir);
     Ok(())
-}
-
-fn state_of(kept: &Kept) -> Result<State> {
-    let root = kept.owner.dir.ancestors().nth(2).context("the container's directory has no parent")?;
-    Ok(State::at(root.to_owned()))
 }
 
 /// Has a signal told this process to end, while the container ran or since?

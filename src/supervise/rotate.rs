@@ -17,7 +17,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +29,7 @@ use crate::logs::file::{HEADER, LOG, Log, LogFile, SharedLog, Stream};
 use crate::plan::Plan;
 
 use super::DAY;
-use super::log_files::{numbers, path_of};
+use super::log_files::{last_bytes, numbers, path_of};
 
 /// The flag of a log.
 #[derive(Debug, clap::Args)]
@@ -236,19 +235,13 @@ fn fitting(bytes: &[u8], mut room: u64) -> usize {
 }
 // ANCHOR_END: fitting
 
-/// The longest entry that a write may have left half written, in bytes, and a bit more.
-const LONGEST: u64 = 1 << 20;
-
 // ANCHOR: end_the_last_entry
 /// Whoever wrote the log at `path` may have been killed in the middle of an entry. It gets its end
 /// of line, or the next entry would be a part of it; if not even its header is whole, it goes.
 fn end_the_last_entry(path: &Path) -> io::Result<()> {
     // ANCHOR: day14_task3_end_the_last_entry_solution
     let file = File::options().read(true).append(true).open(path)?;
-    let length = file.metadata()?.len();
-    let start = length.saturating_sub(LONGEST);
-    let mut last = vec![0; (length - start) as usize];
-    file.read_exact_at(&mut last, start)?;
+    let (start, last) = last_bytes(&file)?;
     let entry = last.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     match last.len() - entry {
         0 => Ok(()),

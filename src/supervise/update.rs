@@ -75,7 +75,7 @@ impl Update {
     /// First the kernel, then the record: so it never says what is not so. If it cannot be
     /// written, the kernel gets back what was there.
     fn update(&self, id: &str) -> Result<()> {
-        let mut undo = Vec::new();
+        let mut undo = None;
         let dir = self.state.dir(id);
         let written = self.state.change(id, |record| {
             let changes = self.wanted(&record.plan.limits)?;
@@ -92,16 +92,16 @@ impl Update {
                     || format!("container {} has no cgroup, and so it can have no limits", record.title());
                 let cgroup = cgroup.with_context(none)?;
                 must_fit(&cgroup, &changes).with_context(|| format!("container {}", record.title()))?;
-                undo = write_all(&cgroup, &changes)?.into_iter().map(|old| (cgroup.clone(), old)).collect();
+                undo = Some((write_all(&cgroup, &changes)?, cgroup));
             }
             plan(record, &changes);
             record.plan.restart = restart;
             Ok(())
         });
-        if written.is_err() {
-            for (cgroup, (file, old)) in undo.iter().rev() {
-                let _ = files::write(cgroup.join(file), old);
-            }
+        if written.is_err()
+            && let Some((old, cgroup)) = undo
+        {
+            give_back(&cgroup, &old);
         }
         written.map(drop)
     }
@@ -227,9 +227,7 @@ fn write_all(cgroup: &Path, changes: &Changes) -> Result<Vec<(&'static str, Stri
         match written {
             Ok(old) => done.push((file, old)),
             Err(error) => {
-                for (file, old) in done.iter().rev() {
-                    let _ = files::write(cgroup.join(file), old);
-                }
+                give_back(cgroup, &done);
                 return Err(error);
             }
         }
@@ -238,6 +236,13 @@ fn write_all(cgroup: &Path, changes: &Changes) -> Result<Vec<(&'static str, Stri
     // ANCHOR_END: day14_task4_write_all_solution
 }
 // ANCHOR_END: write_all
+
+/// Writes back what was in the files, the last one first.
+fn give_back(cgroup: &Path, old: &[(&'static str, String)]) {
+    for (file, old) in old.iter().rev() {
+        let _ = files::write(cgroup.join(file), old);
+    }
+}
 
 fn missing(error: Error, file: &str) -> anyhow::Error {
     let controller = file.split('.').next().unwrap_or_default();

@@ -821,6 +821,12 @@ fn kill_descendants() {
     }
 }
 
+/// Has all that this test has started ended?
+pub fn nobody_is_left() -> bool {
+    reap_orphans();
+    descendants().is_empty()
+}
+
 /// Orphans that ended are no leak: it is for their new parent, us, to reap them.
 pub fn reap_orphans() {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
