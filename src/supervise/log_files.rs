@@ -54,8 +54,13 @@ fn open_log(dir: &Path, count: Option<usize>) -> Result<Option<Opened>> {
     // ANCHOR: day14_task3_open_log_solution
     let (mut found, mut wanted) = (None, count);
     for number in numbers(dir)?.into_iter().rev() {
-        // Removed since: it was the oldest one.
-        let Some(mut log) = open_file(path_of(dir, number))? else { break };
+        let Some(mut log) = open_file(path_of(dir, number))? else {
+            // Removed since, as too old, and so those before it; if all are, there are newer ones.
+            if found.is_none() {
+                return open_log(dir, count);
+            }
+            break;
+        };
         if let Some(count) = &mut wanted {
             if found.is_some() && ends_within_a_line(&log.file).context("find the last lines")? {
                 // Its end, in the next file, has been counted. Its beginning is still missing.
