@@ -156,13 +156,15 @@ impl Kill {
         // What ends it by force, or asks it to end, is for good.
         let stop_signal = found.plan.stop_signal.unwrap_or(libc::SIGTERM);
         let for_good = self.signal == libc::SIGKILL || self.signal == stop_signal;
-        let was_alive = found.status == Status::Restarting || found.process()?.is_some();
+        // By its `run`: then it runs, has just ended, or is about to be started again.
+        let is_looked_after = matches!(found.status, Status::Running | Status::Restarting)
+            && found.owner.map(|run| run.process()).transpose()?.flatten().is_some();
         if for_good {
             by_person::note(&self.state, &found, "kill", self.signal)?;
         }
         let Some((record, process)) = running(&self.state, word, Some(PATIENCE))? else {
             // It has ended by itself meanwhile, and is not started again.
-            if for_good && was_alive {
+            if for_good && is_looked_after {
                 return Ok(());
             }
             bail!("container {word} is not running; tiny-docker ps lists those that are");
