@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use assert_cmd::assert::Assert;
-use common::{World, descendants, said, state, until};
+use common::{World, descendants, said, state_now, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use predicates::str::contains;
@@ -37,6 +37,11 @@ fn moment_of(world: &World, call: &str) -> usize {
     at.unwrap_or_else(|| panic!("the child does no {call}: {told}")) + 1
 }
 
+/// One of the processes of this test that is stopped.
+fn stopped() -> Option<Pid> {
+    descendants().into_iter().map(Pid::from_raw).find(|pid| state_now(*pid) == Some('T'))
+}
+
 /// The number that a process has in its innermost pid namespace.
 fn number_inside(pid: Pid) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -59,7 +64,6 @@ fn task1_the_container_cannot_write_to_this_program() {
     let mut entering = Command::new(&program);
     entering.args(["exec", "web", "true"]).env("TINY_DOCKER_STOP_AT", format!("child:{moment}"));
     let mut entering = entering.stdin(Stdio::null()).spawn().unwrap();
-    let stopped = || descendants().into_iter().map(Pid::from_raw).find(|pid| state(*pid) == 'T');
     until("it is held up inside", || stopped().is_some());
     let number = number_inside(stopped().unwrap());
     // The attacker is root in there. It opens the program for reading, and waits.
@@ -99,7 +103,6 @@ fn task1_on_its_way_in_nobody_in_there_can_look_into_it() {
     let moment = moment_of(&world, "setsid()");
     let mut entering = without_ptrace(&["exec", "web", "true"]);
     let mut entering = entering.env("TINY_DOCKER_STOP_AT", format!("child:{moment}")).spawn().unwrap();
-    let stopped = || descendants().into_iter().map(Pid::from_raw).find(|pid| state(*pid) == 'T');
     until("it is held up inside", || stopped().is_some());
     let number = number_inside(stopped().unwrap());
     let attack = format!("for what in exe mem fd/0 root/.; do (: </proc/{number}/$what) 2>&1; done; true");
@@ -120,7 +123,6 @@ fn task1_one_that_ends_while_it_is_entered_is_said_to_have_ended() {
     let mut entering = Command::new(common::binary());
     entering.args(["exec", "web", "true"]).env("TINY_DOCKER_STOP_AT", format!("child:{moment}"));
     let entering = entering.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let stopped = || descendants().into_iter().map(Pid::from_raw).find(|pid| state(*pid) == 'T');
     until("it is held up outside", || stopped().is_some());
     world.tiny_docker(["kill", "web"]).assert().success();
     kill(stopped().unwrap(), Signal::SIGCONT).unwrap();

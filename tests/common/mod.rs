@@ -700,8 +700,13 @@ pub fn held_between_two_lives(world: &World, name: &str) -> Pid {
 
 /// R, S, T and so on. (proc_pid_stat(5))
 pub fn state(pid: Pid) -> char {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+    state_now(pid).unwrap()
+}
+
+/// The same; `None`: it has ended.
+pub fn state_now(pid: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Is this process alive, and not a zombie?
