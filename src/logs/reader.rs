@@ -203,12 +203,15 @@ impl ShowLogs {
                 None => record.owner.map(|owner| owner.process()).transpose()?.flatten(),
                 command => command,
             };
-            match process {
-                // It has ended; or its run was killed.
-                None if !matches!(self.state.try_own(id), Ok(None)) => return reader.show_new(),
-                // Somebody is about to start it once more; or is in another pid namespace.
-                None => sleep(A_MOMENT),
-                Some(_) => {}
+            if process.is_none() {
+                match self.state.try_own(id) {
+                    // Somebody is about to start it once more; or is in another pid namespace.
+                    Ok(None) => sleep(A_MOMENT),
+                    // It has ended, or its run was killed. While it is ours nobody starts it: is
+                    // there still nobody who is about to? The record may be of before its end.
+                    _ if by_person::restarter(&self.state.dir(id)).is_none() => return reader.show_new(),
+                    _ => {}
+                }
             }
             let before = reader.log.path.clone();
             reader.show_new()?;
