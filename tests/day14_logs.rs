@@ -26,8 +26,8 @@ fn dir(world: &World) -> PathBuf {
     world.containers().join(world.inspect("web")["id"].as_str().unwrap())
 }
 
-/// The files of its log, the oldest first: their numbers and lengths.
-fn files(world: &World) -> Vec<(u64, u64)> {
+/// Its log's files with their numbers, the oldest first.
+fn named(world: &World) -> Vec<(u64, fs::DirEntry)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir(world)).unwrap() {
         let entry = entry.unwrap();
@@ -37,11 +37,22 @@ fn files(world: &World) -> Vec<(u64, u64)> {
             Some(rest) => rest[1..].parse().unwrap(),
             None => continue,
         };
-        // One that is removed at this moment is none.
-        found.extend(entry.metadata().ok().map(|metadata| (number, metadata.len())));
+        found.push((number, entry));
     }
-    found.sort();
+    found.sort_by_key(|(number, _)| *number);
     found
+}
+
+/// The files of its log, the oldest first: their numbers and lengths.
+fn files(world: &World) -> Vec<(u64, u64)> {
+    // One that is removed at this moment is none.
+    let length = |(number, entry): (u64, fs::DirEntry)| Some((number, entry.metadata().ok()?.len()));
+    named(world).into_iter().filter_map(length).collect()
+}
+
+/// The number of its log's newest file.
+fn newest(world: &World) -> u64 {
+    named(world).last().unwrap().0
 }
 
 fn numbers(from: u32, to: u32) -> String {
@@ -216,8 +227,8 @@ fn task3_a_killed_supervisor_leaves_a_log_that_goes_on() {
     world.tiny_docker(words("run", &flags, "i=0; while :; do i=$((i+1)); echo $i; done")).assert().success();
     for life in 0..5 {
         world.tiny_docker(["logs", "--tail", "5", "web"]).assert().success();
-        let begun = files(&world).last().unwrap().0;
-        until("it goes from file to file", || files(&world).last().unwrap().0 > begun + 3);
+        let begun = newest(&world);
+        until("it goes from file to file", || newest(&world) > begun + 3);
         kill(common::supervisor(&world, "web"), Signal::SIGKILL).unwrap();
         until("it is gone", || world.inspect("web")["status"] == "exited");
         let numbers: Vec<u64> = files(&world).iter().map(|(number, _)| *number).collect();
