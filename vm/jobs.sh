@@ -255,7 +255,7 @@ whole_failures() {
         { sub(/\r$/, "") }
         failed && /^    / { block = block "\n" $0; next }
         failed { say(block); failed = 0 }
-        / \.\.\. FAILED/ { block = $0; failed = 1; next }
+        / \.\.\. (FAILED|ok, at try)/ { block = $0; failed = 1; next }
         { say($0) }
         END { if (failed) say(block) }'
 }
@@ -274,7 +274,7 @@ payload_of_guest() { # DIR
     mkdir -p "$1/payload"
     install -m 755 "$vm/guest-jobs" "$1/payload/run"
     {
-        echo "export TEST_TIMEOUT=${TEST_TIMEOUT:-900} TINY_DOCKER_VM=1 TINY_DOCKER_ROOTFS=/rootfs CI=1 RUST_BACKTRACE=0"
+        echo "export TEST_TIMEOUT=${TEST_TIMEOUT:-900} TEST_TRIES=${TEST_TRIES:-1} TINY_DOCKER_VM=1 TINY_DOCKER_ROOTFS=/rootfs CI=1 RUST_BACKTRACE=0"
         echo "export TINY_DOCKER_UPDATE=${TINY_DOCKER_UPDATE:-}"
         [ -z "${TINY_DOCKER_UPDATE:-}" ] || echo "unset CI; export INSTA_UPDATE=always"
     } >"$1/payload/env"
