@@ -35,7 +35,7 @@ BEGIN {
     }
     tests++
     took = match($0, /\([0-9.]+ s\)$/) && substr($0, RSTART + 1) + 0 >= 3 ? " " substr($0, RSTART) : ""
-    if ($4 == "ok") {
+    if ($4 ~ /^ok,?$/) {
         good++
         if (!red_first) printf "  %s✓%s %s%s\n", green, plain, sentence, took
         print day, name, "ok" >results
