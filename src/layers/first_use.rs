@@ -22,6 +22,7 @@ use crate::explain::step;
 use crate::layers::copy::{copy_tree, finish, is_dots};
 use crate::layers::volume_store::DATA;
 use crate::metadata::tree::remove_tree;
+use crate::rootfs::mount::until_sure;
 
 const DAY: u8 = 11;
 
@@ -64,7 +65,7 @@ pub fn fill(volume: &OwnedFd, target: &Path) -> Result<()> {
 fn source(target: &Path) -> Result<Option<OwnedFd>> {
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = match openat2(CWD, target, flags, Mode::empty(), inside) {
+    let dir = match until_sure(|| openat2(CWD, target, flags, Mode::empty(), inside)) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         dir => dir.with_context(|| format!("open {target:?}"))?,
     };

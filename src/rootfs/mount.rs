@@ -225,3 +225,10 @@ fn words_of(flags: Flags) -> Vec<&'static str> {
     ];
     words.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, word)| *word).collect()
 }
+
+/// `open`, which is openat2 with RESOLVE_IN_ROOT, again and again while the kernel cannot say for sure
+/// that a `..` stayed inside: something was mounted or renamed meanwhile, anywhere on the machine. Not
+/// without end, for somebody in a container may do that all the time. (openat2(2), EAGAIN)
+pub fn until_sure(open: impl Fn() -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<OwnedFd> {
+    (0..1000).map(|_| open()).find(|opened| !matches!(opened, Err(Errno::AGAIN))).unwrap_or(Err(Errno::AGAIN))
+}

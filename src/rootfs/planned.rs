@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::explain::{shell, step};
 use crate::kernel;
 
-use super::mount::{Dir, Flags, READ_ONLY, attach_on, mount};
+use super::mount::{Dir, Flags, READ_ONLY, attach_on, mount, until_sure};
 
 const DAY: u8 = 3;
 
@@ -109,7 +109,8 @@ fn find(root: &Dir, target: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd>
     let inside = target.strip_prefix("/").unwrap_or(target);
     let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, inside, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), resolve)
+    let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
+    until_sure(|| openat2(root, inside, flags, Mode::empty(), resolve))
 }
 
 /// Can `mount` be attached on `place`?
