@@ -63,7 +63,9 @@ fn task2_start_a_of_one_that_runs_attaches_to_it() {
     world.tiny_docker(words("run", &["-d"], script)).assert().success();
     let mut attached = world.start(["start", "-a", "web"]);
     assert_eq!(attached.line(), "tick", "what it writes is shown");
-    world.tiny_docker(["exec", "web", "touch", "/tmp/go"]).assert().success();
+    // It ends because of that, maybe before `exec` has.
+    let touched = world.tiny_docker(["exec", "web", "touch", "/tmp/go"]).output().unwrap();
+    assert!(matches!(touched.status.code(), Some(0 | 137)), "exec touch: {}", said(&touched));
     assert_eq!(attached.ended(), 5, "what it exited with");
     world.remove_all();
 }
