@@ -53,7 +53,8 @@ function left(    now, rest) {
     next
 }
 # The guests' own summaries: the one at the end is of all.
-/^[0-9]+ as expected, / || (NF == 0) || /^(FAILED|UNSTEADY)  / { if (NF && !/^[0-9]/) failures[++count] = $0; next }
+/^(FAILED|UNSTEADY)  / { failures[++count] = $0; next }
+/^[0-9]+ as expected, / || NF == 0 { next }
 { if (tty) printf "\r\033[K"; print; fflush() }
 
 END {

@@ -197,21 +197,19 @@ impl ShowLogs {
                 // It was removed.
                 Err(_) => return reader.show_new(),
             };
-            // Its command's, or before and after that, whoever looks after it.
+            // Its command's; or before and after that, whoever looks after it; or, when nobody does
+            // any more, a person's restart, which has noted itself before it ended that.
             let process = match record.process()? {
-                None if record.status == Status::Exited => by_person::restarter(&self.state.dir(id)),
                 None => record.owner.map(|owner| owner.process()).transpose()?.flatten(),
                 command => command,
             };
-            if process.is_none() {
-                match self.state.try_own(id) {
-                    // Somebody is about to start it once more; or is in another pid namespace.
-                    Ok(None) => sleep(A_MOMENT),
-                    // It has ended, or its run was killed. While it is ours nobody starts it: is
-                    // there still nobody who is about to? The record may be of before its end.
-                    _ if by_person::restarter(&self.state.dir(id)).is_none() => return reader.show_new(),
-                    _ => {}
-                }
+            let process = process.or_else(|| by_person::restarter(&self.state.dir(id)));
+            match process {
+                // It has ended; or its run was killed.
+                None if !matches!(self.state.try_own(id), Ok(None)) => return reader.show_new(),
+                // Somebody is about to start it once more; or is in another pid namespace.
+                None => sleep(A_MOMENT),
+                Some(_) => {}
             }
             let before = reader.log.path.clone();
             reader.show_new()?;
