@@ -220,6 +220,10 @@ struct Run {
     #[command(flatten)]
     ports: crate::ports::Ports,
 
+    #[cfg(feature = "day15-capabilities")]
+    #[command(flatten)]
+    capabilities: crate::capabilities::Capabilities,
+
     /// The command, and its arguments: from here on, all words are the command's
     #[cfg_attr(not(feature = "day12-images"), arg(required = true))]
     // An image says what its command is.
@@ -276,10 +280,36 @@ impl Run {
             Box::new(self.ports),
             #[cfg(feature = "day11-layers")]
             Box::new(self.volumes),
+            // Of a world that is complete: what of root's power is left in it.
+            #[cfg(feature = "day15-capabilities")]
+            Box::new(self.capabilities),
         ])
     }
 }
 // ANCHOR_END: run
+
+/// Run a command in a container that runs
+#[cfg(feature = "day14-exec")]
+#[derive(Debug, Args)]
+#[command(after_help = crate::exec::EXAMPLES)]
+struct Exec {
+    #[command(flatten)]
+    exec: crate::exec::Exec,
+
+    #[cfg(feature = "day15-capabilities")]
+    #[command(flatten)]
+    capabilities: crate::capabilities::OfExec,
+}
+
+#[cfg(feature = "day14-exec")]
+impl Exec {
+    fn execute(self) -> Result<u8> {
+        self.exec.execute(vec![
+            #[cfg(feature = "day15-capabilities")]
+            Box::new(self.capabilities),
+        ])
+    }
+}
 
 const RUN_EXAMPLES: &str = "\
 Exit code: the command's own; 128+n if signal n killed it; 127 if there is no such
@@ -321,7 +351,7 @@ impl Cli {
         let typed = std::env::args_os().skip(1).find(|word| word == "run" || word == "exec")?;
         let command = match typed.to_str() {
             #[cfg(feature = "day14-exec")]
-            Some("exec") => crate::exec::Exec::augment_args(clap::Command::new("exec")),
+            Some("exec") => Exec::augment_args(clap::Command::new("exec")),
             Some("run") => Run::augment_args(clap::Command::new("run")),
             _ => return None,
         };

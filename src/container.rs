@@ -84,8 +84,8 @@ pub struct Parts {
     /// The ids that the plan's user turned out to have; `None`: whoever started the
     /// runtime.
     pub user: Option<User>,
-    /// What to do as the very last before exec, as the command's user.
-    pub before_exec: Option<fn(&Container) -> Result<()>>,
+    /// What the child does as the very last before exec, as the command's user.
+    pub last_steps: LastSteps,
     /// Whether it is only made: `start` will start it. Then nothing is opened for it yet. (day 14)
     pub only_made: bool,
     /// The program of its init: a copy of this one, in memory; `None`: it has no init.
@@ -107,6 +107,26 @@ impl Parts {
     }
 }
 
+/// See [`Parts::last_steps`]. They are of several days, and this is their order.
+#[derive(Debug, Default)]
+pub struct LastSteps {
+    /// Goes to where the command starts, with more care than `chdir` has. (day 14)
+    pub place: Option<LastStep>,
+    /// Gives up what of root's power the container is not to have. (day 15)
+    pub privileges: Option<LastStep>,
+    /// Leaves an init behind, which has then given it up too. (day 6)
+    pub init: Option<LastStep>,
+}
+
+/// One of them.
+pub type LastStep = fn(&Container) -> Result<()>;
+
+impl LastSteps {
+    fn in_order(&self) -> impl Iterator<Item = LastStep> {
+        [self.place, self.privileges, self.init].into_iter().flatten()
+    }
+}
+
 /// The other way to start: not in new namespaces, but in those that a container has that
 /// runs. (day 14)
 #[derive(Debug)]
@@ -115,7 +135,9 @@ pub struct Join {
     pub process: OwnedFd,
     /// Makes the child, in the namespaces that the plan names, and in the cgroup. The child
     /// has started afresh already.
-    pub by: fn(&OwnedFd, CloneFlags, Option<&OwnedFd>) -> Result<Clone>,
+    pub by: fn(&Join, CloneFlags, Option<&OwnedFd>) -> Result<Clone>,
+    /// What the plan says of it. The child starts afresh before it can read the plan.
+    pub oom_score_adj: Option<i32>,
 }
 
 /// By what a container is connected. (day 9)
@@ -311,7 +333,7 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
     let cgroup = container.parts.cgroup.take();
     let cloned = match &container.parts.join {
         None => clone(namespaces, cgroup.as_ref())?,
-        Some(join) => (join.by)(&join.process, namespaces, cgroup.as_ref())?,
+        Some(join) => (join.by)(join, namespaces, cgroup.as_ref())?,
     };
     // In the child as well, before anything else: an open directory of the host is
     // a way out of the container. (CVE-2024-21626)
@@ -405,6 +427,7 @@ fn enter(container: &mut Container, mechanisms: &mut Mechanisms, report: &Report
     die_with_the_parent(report)?;
     if container.parts.join.is_none() {
         inherited::start_afresh()?;
+        container.plan.privileges.oom_score_adj.map_or(Ok(()), inherited::set_oom_score_adj)?;
     }
 
     for mechanism in mechanisms {
@@ -420,7 +443,7 @@ fn enter(container: &mut Container, mechanisms: &mut Mechanisms, report: &Report
     if let Some(dir) = &container.plan.working_dir {
         step(3, || (format!("chdir({dir:?})"), format!("cd {}", shell(dir))), || chdir(dir))?;
     }
-    if let Some(last_step) = container.parts.before_exec {
+    for last_step in container.parts.last_steps.in_order() {
         last_step(container)?;
     }
     inherited::hear_signals_again()?;

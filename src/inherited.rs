@@ -81,6 +81,14 @@ fn may_be_killed_for_memory() -> Result<()> {
     })
 }
 
+/// Sets oom_score_adj to what somebody has asked for: from -1000, the kernel never kills it when
+/// memory is short, to 1000, it is the first. Less than the caller's takes CAP_SYS_RESOURCE. (day 15)
+pub fn set_oom_score_adj(value: i32) -> Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let describe = || (format!("write {value} > {FILE}"), format!("echo {value} >{FILE}"));
+    step(15, describe, || files::write(FILE, &value.to_string()))
+}
+
 fn is_negative(file: &str) -> bool {
     files::read(file).is_ok_and(|text| text.starts_with(b"-"))
 }

@@ -19,9 +19,10 @@
 //! | 12 | `images` | Can I run what somebody else has packed? |
 //! | 13 | `ports` | Can the world reach in? |
 //! | 14 | `exec`, `supervise`, `networks` | Can it look after itself? |
+//! | 15 | `capabilities` | Root, but how much of it? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
-//! world. [`plan`] says what it is to be, [`inherited`] what of its caller stays with it,
+//! world. [`plan`] says what it is to be, [`privileges`] what of root's power it has, [`inherited`] what of its caller stays with it,
 //! [`identity`] gives it its user, [`command`] becomes the command, [`report`] tells whether it did, [`wait`] waits for it.
 //! [`kernel`] holds the few system calls that no library wraps, [`files`] reads and writes
 //! what the kernel shows as files, [`explain`] is the narration, [`stream`] the one way to
@@ -41,6 +42,7 @@ pub mod identity;
 pub mod inherited;
 pub mod kernel;
 pub mod plan;
+pub mod privileges;
 pub mod report;
 pub mod stream;
 pub mod wait;
@@ -90,3 +92,6 @@ pub mod networks;
 
 #[cfg(feature = "day14-exec")]
 pub mod supervise;
+
+#[cfg(feature = "day15-capabilities")]
+pub mod capabilities;

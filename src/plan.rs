@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes;
 pub use crate::care::{HealthCheck, Restart};
+use crate::privileges::Privileges;
 
 // ANCHOR: plan
 /// What a container is to be. The command line says the first of it, and every
@@ -101,6 +102,9 @@ pub struct Plan {
     /// The name servers it asks for; none: the host's.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
+    /// What of root's power it has. (Before day 15: all that is left in its namespaces.)
+    #[serde(default, skip_serializing_if = "Privileges::are_usual")]
+    pub privileges: Privileges,
 }
 // ANCHOR_END: plan
 
@@ -276,6 +280,7 @@ impl Plan {
             networks: vec![],
             ip: None,
             dns: vec![],
+            privileges: Privileges::default(),
         }
     }
 }

@@ -3,13 +3,14 @@
 use clap::Subcommand;
 
 use crate::error::Result;
-use crate::exec::Exec;
 use crate::supervise::attach::Attach;
 use crate::supervise::events::Events;
 use crate::supervise::pause::{Pause, Unpause};
 use crate::supervise::rename::Rename;
 use crate::supervise::top::Top;
 use crate::supervise::update::Update;
+
+use super::Exec;
 
 // Deferred as all others are: see `Command`.
 #[derive(Debug, Subcommand)]

@@ -25,6 +25,7 @@ use nix::unistd::{Pid, pipe2};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::clone::options;
+use crate::container::Join;
 use crate::error::Result;
 use crate::explain::{self, step};
 use crate::inherited;
@@ -34,9 +35,9 @@ use crate::wait::{Child, readable};
 const DAY: u8 = 14;
 
 // ANCHOR: clone_inside
-/// Makes a child of this process that is born in the namespaces `namespaces` of `process`, and in
-/// `cgroup`. It is not dumpable: nothing of the container can look into it without CAP_SYS_PTRACE.
-pub fn clone_inside(process: &OwnedFd, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
+/// Makes a child of this process that is born in the namespaces `namespaces` of the process that
+/// `join` means, and in `cgroup`. It is not dumpable: nothing of the container can look into it without CAP_SYS_PTRACE.
+pub fn clone_inside(join: &Join, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
     // ANCHOR: day14_task1_clone_inside_solution
     let (told, tell) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let describe = || ("clone3(no flags): a go-between".into(), "nsenter … &".into());
@@ -49,7 +50,7 @@ pub fn clone_inside(process: &OwnedFd, namespaces: CloneFlags, cgroup: Option<&O
         Clone::Child => {
             drop(told);
             explain::in_child();
-            let words = match go_in(process, namespaces, cgroup) {
+            let words = match go_in(join, namespaces, cgroup) {
                 Ok(Clone::Child) => return Ok(Clone::Child),
                 Ok(Clone::Parent(child, _)) => child.as_raw().to_ne_bytes().to_vec(),
                 Err(error) => [&[0; 4], format!("{error:#}").as_bytes()].concat(),
@@ -65,10 +66,11 @@ pub fn clone_inside(process: &OwnedFd, namespaces: CloneFlags, cgroup: Option<&O
 // ANCHOR: go_in
 /// The go-between: joins the namespaces, and makes the child, which is not its own but its
 /// parent's. (clone(2), CLONE_PARENT)
-fn go_in(process: &OwnedFd, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
+fn go_in(join: &Join, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
     // ANCHOR: day14_task1_go_in_solution
     // While there is still the host's /proc to do it with.
     inherited::start_afresh()?;
+    join.oom_score_adj.map_or(Ok(()), inherited::set_oom_score_adj)?;
     // Before anybody in there can see the child: no process of the container without CAP_SYS_PTRACE
     // can open its memory, its descriptors or its program. (CVE-2016-9962, CVE-2019-5736)
     let describe = || ("prctl(PR_SET_DUMPABLE, 0)".into(), "no shell can do that".into());
@@ -76,7 +78,7 @@ fn go_in(process: &OwnedFd, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) ->
     // Its network too where that is no new one: the caller's may be another by now.
     let namespaces = namespaces | CloneFlags::CLONE_NEWNET;
     let describe = || describe_setns(namespaces);
-    step(DAY, describe, || setns(process, namespaces)).map_err(if_it_ended)?;
+    step(DAY, describe, || setns(&join.process, namespaces)).map_err(if_it_ended)?;
     let describe = || {
         let into = cgroup.map_or("", |_| " | CLONE_INTO_CGROUP");
         (format!("clone3(CLONE_PARENT{into})"), "nsenter forks as well: --fork".into())

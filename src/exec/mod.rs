@@ -44,9 +44,8 @@ const DAY: u8 = 14;
 /// gets SIGKILL, and this process reaps it as ever.
 pub const END_OF_A_CHECK: i32 = libc::SIGALRM;
 
-/// Run a command in a container that runs
+/// The flags of `exec`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
 pub struct Exec {
     #[command(flatten)]
     state: State,
@@ -94,7 +93,8 @@ pub struct Exec {
     ready: Option<Ready>,
 }
 
-const EXAMPLES: &str = "\
+/// For the end of its help.
+pub const EXAMPLES: &str = "\
 Exit code: the command's own; 128+n if signal n killed it; 127 if there is no such
 command; 126 if it cannot be started; 1 if there is no such container, or it does not run.
 
@@ -104,11 +104,13 @@ Examples:
   tiny-docker exec -u app -w /srv web sh -c 'id; pwd'";
 
 impl Exec {
-    /// Runs the command. Returns what it exited with.
-    pub fn execute(self) -> Result<u8> {
+    /// Runs the command, with what `others` do to it. Returns what it exited with.
+    pub fn execute(self, others: Vec<Box<dyn Mechanism>>) -> Result<u8> {
         program::go_on_read_only().map_err(failed)?;
         let container = Container::new(Plan::nothing());
-        let outcome = container::run(container, &mut [Box::new(self) as Box<dyn Mechanism>]);
+        let mut mechanisms: Vec<Box<dyn Mechanism>> = vec![Box::new(self)];
+        mechanisms.extend(others);
+        let outcome = container::run(container, &mut mechanisms);
         outcome.map_err(|error| match exit_code(&error) {
             RUNTIME_ERROR => Failure { exit_code: CANNOT_EXECUTE, message: format!("{error:#}") }.into(),
             _ => error,
@@ -140,8 +142,9 @@ impl Exec {
         let Target { record, process } = Target::find(&self.state, &self.container)?;
         container.plan = self.plan(&record.plan)?;
         container.parts.cgroup = target::open_cgroup(&self.state.dir(&record.id), record.title())?;
-        container.parts.join = Some(Join { process: process.into(), by: join::clone_inside });
-        container.parts.before_exec = Some(stay_inside);
+        let oom_score_adj = container.plan.privileges.oom_score_adj;
+        container.parts.join = Some(Join { process: process.into(), by: join::clone_inside, oom_score_adj });
+        container.parts.last_steps.place = Some(stay_inside);
         Ok(())
     }
 }

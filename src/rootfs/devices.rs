@@ -7,6 +7,7 @@ use anyhow::Context;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::symlinkat;
+use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspick};
 
 use crate::error::Result;
 use crate::explain::step;
@@ -85,6 +86,19 @@ pub fn make_dev(at: &Dir, console: Option<OwnedFd>) -> Result<Dir> {
 fn make_dir(dev: &Dir, path: &str, mode: u32) -> Result<()> {
     let describe = || (format!("mkdir({path:?}, {mode:#o})"), format!("mkdir -m {mode:o} {path}"));
     step(DAY, describe, || mkdirat(dev, dev.name_of(path), Mode::from_bits_truncate(mode)))
+}
+
+/// Lets what is in /dev/shm take so many bytes of memory. (`--shm-size`, day 15; fspick(2))
+pub fn resize_shm(dev: &Dir, bytes: u64) -> Result<()> {
+    let describe = || {
+        let call = format!("fspick(\"/dev/shm\"), fsconfig(\"size={bytes}\")");
+        (call, format!("mount -o remount,size={bytes} /dev/shm"))
+    };
+    step(15, describe, || {
+        let context = fspick(dev, "shm", FsPickFlags::FSPICK_CLOEXEC)?;
+        fsconfig_set_string(&context, "size", bytes.to_string())?;
+        fsconfig_reconfigure(&context)
+    })
 }
 
 // ANCHOR: console

@@ -28,6 +28,7 @@ use crate::error::Result;
 use crate::explain::step;
 use crate::inherited::UMASK;
 use crate::kernel;
+use crate::privileges::Privileges;
 
 use self::mount::{Dir, Flags, HARMLESS, READ_ONLY, attach, bind, mount, take};
 
@@ -68,9 +69,15 @@ impl Mechanism for Rootfs {
         // Modes are meant as they are written, until the command runs.
         umask(Mode::empty());
         let proc = mount(DAY, "proc", &mount_point("/proc")?, "/proc", HARMLESS, "")?;
-        let sys = mount_sys(&mount_point("/sys")?)?;
+        // From day 15 on there are containers from which nothing is kept.
+        let Privileges { privileged, shm_size, .. } = container.plan.privileges;
+        let sys = mount_point("/sys")?;
+        let sys = if privileged { mount(DAY, "sysfs", &sys, "/sys", HARMLESS, "")? } else { mount_sys(&sys)? };
         let dev = devices::make_dev(&mount_point("/dev")?, container.parts.console.take())?;
-        hide_the_host(&proc, &sys, &dev)?;
+        shm_size.map_or(Ok(()), |bytes| devices::resize_shm(&dev, bytes))?;
+        if !privileged {
+            hide_the_host(&proc, &sys, &dev)?;
+        }
         // None on day 3. Later days have some.
         planned::attach_all(container, &root, &dev)?;
         if container.plan.read_only {

@@ -71,7 +71,8 @@ pub fn check_workdir(dir: Option<&Path>) -> Result<()> {
 /// that one's home directory is its HOME, unless something else is.
 pub fn find_user(container: &mut Container, needs_home: bool) -> Result<()> {
     let Some(user) = &container.plan.user else { return Ok(()) };
-    let (user, home) = look_up(user)?;
+    let (mut user, home) = look_up(user)?;
+    add_groups(&mut user.groups, &container.plan.privileges.groups)?;
     container.parts.user = Some(user);
     let environment = &mut container.plan.environment;
     let set = environment.get(OsStr::new("HOME")).is_some_and(|home| !home.is_empty());
@@ -179,6 +180,24 @@ fn gid_of(text: &str, table: &[Fields]) -> Option<u32> {
     // ANCHOR_END: day3_task6_gid_of_solution
 }
 // ANCHOR_END: user
+
+/// Adds to `groups` those that somebody has asked for: names of the container's own, or numbers.
+/// (`--group-add`, day 15)
+fn add_groups(groups: &mut Vec<Gid>, asked: &[String]) -> Result<()> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let table = read_table("/etc/group")?;
+    for name in asked {
+        let Some(gid) = gid_of(name, &table) else {
+            bail!("--group-add {name:?}: no such group in the container's /etc/group; {EXPECTED}");
+        };
+        if !groups.contains(&Gid::from_raw(gid)) {
+            groups.push(Gid::from_raw(gid));
+        }
+    }
+    Ok(())
+}
 
 /// The groups of which `login` is a member.
 fn groups_of(login: Option<&[u8]>, table: &[Fields]) -> Result<Vec<Gid>> {

@@ -42,7 +42,7 @@ impl Mechanism for Stop {
         container.plan.init = self.init;
         if container.plan.init {
             container.parts.init = Some(init::sealed_program()?);
-            container.parts.before_exec = Some(init::stay_behind);
+            container.parts.last_steps.init = Some(init::stay_behind);
         }
         Ok(())
     }

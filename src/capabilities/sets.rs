@@ -1,0 +1,192 @@
+//! Day 15: the capabilities of a container: which, and in which of the five sets. (capabilities(7))
+
+use anyhow::bail;
+use nix::unistd::geteuid;
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+};
+
+use crate::container::Container;
+use crate::error::Result;
+use crate::explain::step;
+use crate::privileges::Privileges;
+
+use super::{DAY, labels, ulimit};
+
+// ANCHOR: usual
+/// What a container has if nobody asks for anything else: Docker's fourteen.
+/// (moby, `oci/caps/defaults.go`)
+pub const USUAL: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::AUDIT_WRITE)
+    .union(CapabilitySet::SETFCAP);
+// ANCHOR_END: usual
+
+/// All of them, in one word.
+const ALL: &str = "ALL";
+
+/// Capabilities as people type them, as the kernel's documents write them: `CAP_NET_ADMIN` for
+/// `net_admin`. In the order given.
+pub fn names(flag: &str, typed: &[String]) -> Result<Vec<String>> {
+    typed.iter().map(|word| name(flag, word)).collect()
+}
+
+// ANCHOR: name
+fn name(flag: &str, word: &str) -> Result<String> {
+    // ANCHOR: day15_task1_name_solution
+    let upper = word.to_ascii_uppercase();
+    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if short == ALL {
+        return Ok(ALL.into());
+    }
+    if CapabilitySet::from_name(short).is_some() {
+        return Ok(format!("CAP_{short}"));
+    }
+    let near = near(short);
+    let near = if near.is_empty() { String::new() } else { format!("near it: {}; ", near.join(", ")) };
+    bail!(
+        "{flag} {word:?}: no such capability; {near}expected a name of capabilities(7), with or without CAP_, or ALL"
+    )
+    // ANCHOR_END: day15_task1_name_solution
+}
+// ANCHOR_END: name
+
+/// The capabilities whose names look like `word`, the nearest first, at most three.
+fn near(word: &str) -> Vec<&'static str> {
+    let all = CapabilitySet::all();
+    let mut near: Vec<_> = (all.iter_names())
+        .map(|(name, _)| (strsim::jaro(name, word), name))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .collect();
+    near.sort_by(|one, other| other.0.total_cmp(&one.0));
+    near.into_iter().take(3).map(|(_, name)| name).collect()
+}
+
+// ANCHOR: allowed
+/// What the container is to have: the usual ones without the dropped ones, and the added ones. As
+/// with Docker `ALL` in one of the lists is where the other one begins.
+pub fn allowed(privileges: &Privileges) -> CapabilitySet {
+    // ANCHOR: day15_task1_allowed_solution
+    let Privileges { privileged, cap_add, cap_drop, .. } = privileges;
+    if *privileged {
+        return CapabilitySet::all();
+    }
+    let (added, dropped) = (set_of(cap_add), set_of(cap_drop));
+    if cap_add.iter().any(|name| name == ALL) {
+        CapabilitySet::all().difference(dropped)
+    } else if cap_drop.iter().any(|name| name == ALL) {
+        added
+    } else {
+        USUAL.difference(dropped).union(added)
+    }
+    // ANCHOR_END: day15_task1_allowed_solution
+}
+// ANCHOR_END: allowed
+
+/// Those that are named alone.
+fn set_of(names: &[String]) -> CapabilitySet {
+    let named = names.iter().filter_map(|name| CapabilitySet::from_name(name.strip_prefix("CAP_")?));
+    named.fold(CapabilitySet::empty(), CapabilitySet::union)
+}
+
+/// Errors for a capability that somebody has asked for by name, and that this process cannot give.
+pub fn check(privileges: &Privileges) -> Result<()> {
+    let missing = set_of(&privileges.cap_add).difference(bounding_set()?);
+    if let Some((name, _)) = missing.iter_names().next() {
+        bail!(
+            "--cap-add {name}: this process may not have it itself, and cannot give it; \
+             expected one of its bounding set, which /proc/self/status has as CapBnd"
+        );
+    }
+    Ok(())
+}
+
+/// What this process, and whatever it executes, can have at most. The kernel says EINVAL to the
+/// first number that is no capability of its own.
+fn bounding_set() -> Result<CapabilitySet> {
+    let mut found = CapabilitySet::empty();
+    for capability in (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number)) {
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) => found |= capability,
+            Ok(false) => {}
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+// ANCHOR: bound
+/// Child, still root: takes out of its bounding set what the container is not to have. No exec
+/// brings it back: not as root, not by a set-user-ID program, not by one with capabilities in
+/// its file.
+pub fn bound(container: &Container) -> Result<()> {
+    // ANCHOR: day15_task2_bound_solution
+    let too_much = bounding_set()?.difference(allowed(&container.plan.privileges));
+    let describe = || {
+        let by_hand = format!("capsh --drop={} -- …", words(too_much).to_lowercase());
+        (format!("prctl(PR_CAPBSET_DROP, …): {}", words(too_much)), by_hand)
+    };
+    if !too_much.is_empty() {
+        step(DAY, describe, || too_much.iter().try_for_each(remove_capability_from_bounding_set))?;
+    }
+    // Changing to a user who is not root loses all of them, and the last step may need one.
+    if !container.plan.privileges.ulimits.is_empty() {
+        let describe = || ("prctl(PR_SET_KEEPCAPS, 1)".into(), "capsh --keep=1 -- …".into());
+        step(DAY, describe, || set_keep_capabilities(true))?;
+    }
+    Ok(())
+    // ANCHOR_END: day15_task2_bound_solution
+}
+// ANCHOR_END: bound
+
+// ANCHOR: give_up
+/// Child, as the command's user, before exec: its limits, and then the four other sets. Limits
+/// first: to raise one takes a capability.
+pub fn give_up_the_rest(container: &Container) -> Result<()> {
+    let privileges = &container.plan.privileges;
+    ulimit::set(&privileges.ulimits)?;
+    labels::for_the_next_exec(privileges)?;
+    set_the_sets(allowed(privileges))?;
+    if privileges.no_new_privileges {
+        let describe = || ("prctl(PR_SET_NO_NEW_PRIVS, 1)".into(), "setpriv --no-new-privs …".into());
+        step(DAY, describe, || set_no_new_privs(true))?;
+    }
+    Ok(())
+}
+
+/// Of `allowed` root has all, permitted and effective; anybody else none, as after an exec. What a
+/// command could hand on, inheritable and ambient, nobody has. (Docker since 20.10.14,
+/// CVE-2022-24769)
+fn set_the_sets(allowed: CapabilitySet) -> Result<()> {
+    // ANCHOR: day15_task2_set_the_sets_solution
+    let own = if geteuid().is_root() { allowed } else { CapabilitySet::empty() };
+    // The kernel gives nobody what is not permitted already.
+    let permitted = capabilities(None)?.permitted.intersection(own);
+    let sets = CapabilitySets { effective: permitted, permitted, inheritable: CapabilitySet::empty() };
+    let describe = || {
+        let by_hand = "setpriv --inh-caps=-all --ambient-caps=-all …";
+        (format!("capset(permitted, effective: {}; inheritable: none)", words(permitted)), by_hand.into())
+    };
+    step(DAY, describe, || set_capabilities(None, sets))
+    // ANCHOR_END: day15_task2_set_the_sets_solution
+}
+// ANCHOR_END: give_up
+
+/// `set` as a shell's list: `CAP_CHOWN,CAP_KILL`.
+fn words(set: CapabilitySet) -> String {
+    let names: Vec<String> = set.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
+    if names.is_empty() { "none".into() } else { names.join(",") }
+}

@@ -1,0 +1,82 @@
+//! What of root's power a container has, and what bounds it: as data. The record keeps it, and
+//! `run`, `exec` and a restart apply the same. (day 15)
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes;
+
+// ANCHOR: privileges
+/// What of root's power a container has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Privileges {
+    /// All of it: every capability and every device, and nothing of the host is hidden.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub privileged: bool,
+    /// The capabilities that are added to the usual ones, by name, such as `CAP_NET_ADMIN`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cap_add: Vec<String>,
+    /// Those that are taken away from them. What is in both lists is there, as with Docker.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cap_drop: Vec<String>,
+    /// Whether no program can gain any, set-user-ID or not. (prctl(2), PR_SET_NO_NEW_PRIVS)
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_privileges: bool,
+    /// The AppArmor profile that confines it; `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
+    /// Its SELinux label, or the parts of it that somebody has given; empty: the caller's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Its resource limits, by their names without `RLIMIT_`, in lower case.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// The host's devices that it has, besides those that every container has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// Settings of its own kernel namespaces: `net.ipv4.ip_forward` is `1`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+    /// The groups that its command is in besides its user's own: names or numbers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// How gladly the kernel kills it when memory is short, from -1000, never, to 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+    /// How much memory its /dev/shm may take, in bytes; `None`: 64 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<u64>,
+}
+// ANCHOR_END: privileges
+
+/// A resource limit; `None`: there is none. (getrlimit(2))
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// What counts.
+    pub soft: Option<u64>,
+    /// How far a process may raise it by itself.
+    pub hard: Option<u64>,
+}
+
+/// A device of the host that a container has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// What it is called on the host.
+    #[serde(with = "bytes::one_path")]
+    pub host: PathBuf,
+    /// What it is called in the container.
+    #[serde(with = "bytes::one_path")]
+    pub target: PathBuf,
+    /// Of `rwm` what is allowed: reading, writing, making another node for it.
+    pub access: String,
+}
+
+impl Privileges {
+    /// Whether nobody has asked for anything: it is as every container is.
+    pub fn are_usual(&self) -> bool {
+        *self == Privileges::default()
+    }
+}
