@@ -78,7 +78,7 @@ fn near(word: &str) -> Vec<&'static str> {
 /// What the container is to have: the usual ones without the dropped ones, and the added ones. As
 /// with Docker `ALL` in one of the lists is where the other one begins.
 pub fn allowed(privileges: &Privileges) -> CapabilitySet {
-    // ANCHOR: day15_task1_allowed_solution
+    // ANCHOR: day15_task2_allowed_solution
     let Privileges { privileged, cap_add, cap_drop, .. } = privileges;
     if *privileged {
         return CapabilitySet::all();
@@ -91,7 +91,7 @@ pub fn allowed(privileges: &Privileges) -> CapabilitySet {
     } else {
         USUAL.difference(dropped).union(added)
     }
-    // ANCHOR_END: day15_task1_allowed_solution
+    // ANCHOR_END: day15_task2_allowed_solution
 }
 // ANCHOR_END: allowed
 
