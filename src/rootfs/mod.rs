@@ -72,7 +72,8 @@ impl Mechanism for Rootfs {
         // From day 15 on there are containers from which nothing is kept.
         let Privileges { privileged, shm_size, .. } = container.plan.privileges;
         let sys = mount_point("/sys")?;
-        let sys = if privileged { mount(DAY, "sysfs", &sys, "/sys", HARMLESS, "")? } else { mount_sys(&sys)? };
+        let sys =
+            if privileged { mount(DAY, "sysfs", &sys, "/sys", HARMLESS, "")? } else { mount_sys(&sys)? };
         let dev = devices::make_dev(&mount_point("/dev")?, container.parts.console.take())?;
         shm_size.map_or(Ok(()), |bytes| devices::resize_shm(&dev, bytes))?;
         if !privileged {
