@@ -76,7 +76,7 @@ fn task3_a_node_for_the_hosts_disk_opens_nothing() {
     run(&world, &NONE, &script).failure().stdout("made\n").stderr(contains(REFUSED));
     // Nor can it be written, nor be opened by somebody who asks for both.
     for open in [">", ">>", "<>"] {
-        let script = format!("mknod /dev/disk {} && : {open}/dev/disk", number_of_the_disk());
+        let script = format!("mknod /dev/disk {} && true {open}/dev/disk", number_of_the_disk());
         run(&world, &NONE, &script).failure().stderr(contains(REFUSED));
     }
 }
@@ -89,7 +89,8 @@ fn task3_what_every_program_needs_can_be_used() {
         for one in random urandom full; do head -c 5 /dev/$one | wc -c; done; \
         echo much >/dev/full || echo full";
     run(&world, &NONE, script).success().stdout("3\n5\n5\n5\nfull\n");
-    let script = "tty; echo told >/dev/tty; : <>/dev/ptmx && echo another; : <>/dev/console && echo console";
+    let script =
+        "tty; echo told >/dev/tty; true <>/dev/ptmx && echo another; true <>/dev/console && echo console";
     run(&world, &["-t"], script).success().stdout("/dev/pts/0\r\ntold\r\nanother\r\nconsole\r\n");
 }
 
@@ -100,7 +101,7 @@ fn task3_any_node_can_be_made_but_not_opened() {
     let rootfs = world.copy_of_rootfs("own");
     // As an image's installer may do. (What 1:3 is here, it is everywhere.)
     let script = "mknod /null c 1 3 && echo x >/null && mknod /log c 1 11 && mknod /ram b 1 3 && echo made; \
-        for one in /log /ram; do : <$one && echo $one is open; done; true";
+        for one in /log /ram; do true <$one && echo $one is open; done; true";
     let refused = contains(format!("/log: {REFUSED}")).and(contains(format!("/ram: {REFUSED}")));
     run_on(&world, &rootfs, &NONE, script).success().stdout("made\n").stderr(refused);
     // And who may make none, makes none.
@@ -130,7 +131,7 @@ fn task3_cgroups_within_the_containers_are_no_way_around() {
     let world = World::new();
     let script = format!(
         "mknod /dev/disk {}; until grep -q below /proc/self/cgroup; do sleep 0.05; done; \
-         head -c 1 /dev/zero | wc -c; : </dev/disk || echo refused; sleep 1000",
+         head -c 1 /dev/zero | wc -c; true </dev/disk || echo refused; sleep 1000",
         number_of_the_disk()
     );
     let id = world.detach(&["--net", "none"], &script);
@@ -173,10 +174,12 @@ fn task3_the_filter_goes_with_the_container() {
     assert!(with > 0, "the container has a filter, and the kernel has no program ({before} before)");
     world.tiny_docker(["rm", "-f", &id]).assert().success();
     until("the filter is gone", || programs() < with);
-    // One that the kernel lets start and then fails leaves none either.
-    let with = programs();
-    run(&world, &["-w", "/nosuch/../nosuch"], "true").failure();
-    until("the other filter is gone", || programs() <= with);
+    // One that never comes to run its command leaves none either.
+    let without = programs();
+    let rootfs = busybox();
+    let words = ["run", "--net", "none", "--rootfs", rootfs.to_str().unwrap(), "/nosuch"];
+    world.tiny_docker(words).assert().code(127);
+    until("the other filter is gone", || programs() <= without);
     world.remove_all();
 }
 
@@ -187,10 +190,14 @@ fn task4_a_device_has_the_hosts_number_mode_and_owner() {
     let host = node(world.dir().join("log"), (1, 11), 0o642, (12, 34));
     let show = "stat -c '%F %t:%T %a %u:%g'";
     let expected = "character special file 1:b 642 12:34\n";
-    run(&world, &device(&host, ":/dev/kernel/log"), &format!("{show} /dev/kernel/log; : </dev/kernel/log"))
-        .success()
-        .stdout(expected)
-        .stderr(is_empty());
+    run(
+        &world,
+        &device(&host, ":/dev/kernel/log"),
+        &format!("{show} /dev/kernel/log; true </dev/kernel/log"),
+    )
+    .success()
+    .stdout(expected)
+    .stderr(is_empty());
     // Through a link as well, and by a path that is relative to where somebody stands.
     symlink("log", world.dir().join("link")).unwrap();
     run(&world, &["--device", "link:/dev/log"], &format!("{show} /dev/log")).success().stdout(expected);
@@ -198,6 +205,11 @@ fn task4_a_device_has_the_hosts_number_mode_and_owner() {
     run(&world, &["--device", "/dev/kmsg", "--device", "/dev/null"], "stat -c %t:%T /dev/kmsg /dev/null")
         .success()
         .stdout("1:b\n1:3\n");
+    // As with Docker, what follows need not be a name for the container.
+    run(&world, &["--device", "/dev/kmsg:r"], "true </dev/kmsg && echo read; true >/dev/kmsg")
+        .failure()
+        .stdout("read\n")
+        .stderr(contains(REFUSED));
     // The directory that had to be made is one that all may enter, as /dev itself.
     run(&world, &device(&host, ":/dev/kernel/log"), "stat -c %a /dev/kernel").success().stdout("755\n");
 }
@@ -207,7 +219,7 @@ fn task4_a_device_has_the_hosts_number_mode_and_owner() {
 fn task4_a_disk_that_may_be_read_cannot_be_written() {
     let world = World::new();
     let (disk, expected) = (disk(), beginning(disk()));
-    let open = |how: &str| format!("(: {how}/dev/disk) && echo open");
+    let open = |how: &str| format!("(true {how}/dev/disk) && echo open");
     for (access, reads, writes) in
         [("", true, true), (":r", true, false), (":w", false, true), (":m", false, false)]
     {
@@ -227,7 +239,7 @@ fn task4_a_disk_that_may_be_read_cannot_be_written() {
     let read = ["exec", "web", "sh", "-c", &print_beginning("/dev/disk")];
     world.tiny_docker(read).assert().success().stdout(expected);
     world
-        .tiny_docker(["exec", "web", "sh", "-c", ": >/dev/disk"])
+        .tiny_docker(["exec", "web", "sh", "-c", "true >/dev/disk"])
         .assert()
         .failure()
         .stderr(contains(REFUSED));
@@ -255,7 +267,7 @@ fn task4_a_directory_is_all_devices_in_it() {
     let begins = printed.as_bytes().starts_with(expected.as_bytes());
     assert!(begins, "expected {expected:?}, and a byte of the log; the container printed {printed:?}");
     // What the whole directory may, each of them may, and no more.
-    run(&world, &device(&dir, ":/dev/all:r"), ": >/dev/all/log").failure().stderr(contains(REFUSED));
+    run(&world, &device(&dir, ":/dev/all:r"), "true >/dev/all/log").failure().stderr(contains(REFUSED));
 }
 
 #[test]
@@ -340,7 +352,7 @@ fn task4_privileged_has_all_devices_of_the_host() {
     let (disk, expected) = (disk(), beginning(disk()));
     run(&world, &["--privileged"], &print_beginning(disk)).success().stdout(expected);
     // Also the host's files, by mounting the disk; and a device that it makes a node for itself.
-    run(&world, &["--privileged"], "mknod /dev/own c 1 11 && : </dev/own").success().stderr(is_empty());
+    run(&world, &["--privileged"], "mknod /dev/own c 1 11 && true </dev/own").success().stderr(is_empty());
     // Its own are still its own.
     let script = "stat -c '%n %F' /dev/ptmx /dev/fd /dev/null; ls -A /dev/shm /dev/pts";
     run(&world, &["--privileged"], script).success().stdout(
