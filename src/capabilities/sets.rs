@@ -95,6 +95,19 @@ pub fn allowed(privileges: &Privileges) -> CapabilitySet {
 }
 // ANCHOR_END: allowed
 
+/// The same for this container here. Where no filter can keep it from the host's devices, it may
+/// not make nodes for them either: with one for the host's disk it would read all files.
+pub fn of(container: &Container) -> CapabilitySet {
+    let privileges = &container.plan.privileges;
+    let unbounded = container.parts.unfiltered && !any_device_was_asked_for(privileges);
+    allowed(privileges).difference(if unbounded { CapabilitySet::MKNOD } else { CapabilitySet::empty() })
+}
+
+/// Whether somebody has asked, in so many words, for what lets it make a node for any device.
+pub fn any_device_was_asked_for(privileges: &Privileges) -> bool {
+    privileges.privileged || privileges.cap_add.iter().any(|name| name == ALL || name == "CAP_MKNOD")
+}
+
 /// Those that are named alone.
 fn set_of(names: &[String]) -> CapabilitySet {
     let named = names.iter().filter_map(|name| CapabilitySet::from_name(name.strip_prefix("CAP_")?));
@@ -134,7 +147,7 @@ fn bounding_set() -> Result<CapabilitySet> {
 /// its file.
 pub fn bound(container: &Container) -> Result<()> {
     // ANCHOR: day15_task2_bound_solution
-    let too_much = bounding_set()?.difference(allowed(&container.plan.privileges));
+    let too_much = bounding_set()?.difference(of(container));
     let describe = || {
         let by_hand = format!("capsh --drop={} -- …", words(too_much).to_lowercase());
         (format!("prctl(PR_CAPBSET_DROP, …): {}", words(too_much)), by_hand)
@@ -159,7 +172,7 @@ pub fn give_up_the_rest(container: &Container) -> Result<()> {
     let privileges = &container.plan.privileges;
     ulimit::set(&privileges.ulimits)?;
     labels::for_the_next_exec(privileges)?;
-    set_the_sets(allowed(privileges))?;
+    set_the_sets(of(container))?;
     if privileges.no_new_privileges {
         let describe = || ("prctl(PR_SET_NO_NEW_PRIVS, 1)".into(), "setpriv --no-new-privs …".into());
         step(DAY, describe, || set_no_new_privs(true))?;
