@@ -90,6 +90,8 @@ pub struct Parts {
     pub only_made: bool,
     /// The program of its init: a copy of this one, in memory; `None`: it has no init.
     pub init: Option<OwnedFd>,
+    /// Whether no filter keeps it from the host's devices, for it has no cgroup. (day 15)
+    pub unfiltered: bool,
     /// The container that its command is one more process of; `None`: it has one of its own.
     pub join: Option<Join>,
     /// In the child, until it has passed it: the gate. See [`Parts::pass_the_gate`].

@@ -280,3 +280,63 @@ fn set_mount(dir: BorrowedFd, path: &CStr, flags: c_int, set: u64, propagation: 
         _ => Ok(()),
     }
 }
+
+// ANCHOR: bpf
+/// Loads a program of eBPF that decides about devices, each instruction as its eight bytes. The
+/// kernel's verifier writes into `log` what it has to say of it, unless `log` is empty.
+/// (bpf(2), BPF_PROG_LOAD)
+pub fn load_device_program(instructions: &[[u8; 8]], log: &mut [u8]) -> io::Result<OwnedFd> {
+    const BPF_PROG_LOAD: c_int = 5;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    /// The beginning of the kernel's `union bpf_attr`. What is missing is 0 for the kernel.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+    }
+    let load = Load {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"MIT".as_ptr() as u64,
+        log_level: u32::from(!log.is_empty()),
+        log_size: log.len() as u32,
+        log: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
+        kernel_version: 0,
+        flags: 0,
+        name: *b"tiny_docker\0\0\0\0\0",
+    };
+    // SAFETY: the kernel reads `load` and the instructions and the string that it points to, and
+    // writes to `log`, each no further than the length that is given with it.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of_val(&load)) };
+    match fd {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: bpf(2) succeeded, so this is a new fd that nobody else owns.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
+    }
+}
+
+/// Has the kernel ask `program` before a process in `cgroup`, or in one below it, gets a device.
+/// Programs of the cgroups above are asked too: each must allow it. (bpf(2), BPF_PROG_ATTACH)
+pub fn attach_device_program(cgroup: BorrowedFd, program: BorrowedFd) -> io::Result<()> {
+    const BPF_PROG_ATTACH: c_int = 8;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    // Also of `union bpf_attr`: where, what, as what, how.
+    let attach =
+        [cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI];
+    // SAFETY: the kernel reads `attach`, which lives on this stack, and nothing else.
+    match unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, attach.as_ptr(), size_of_val(&attach)) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+// ANCHOR_END: bpf

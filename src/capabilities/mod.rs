@@ -100,8 +100,13 @@ impl Mechanism for Capabilities {
         }
         let privileges = &container.plan.privileges;
         self.nodes = devices::look_up(privileges)?;
-        if let Some(cgroup) = container.parts.cgroup.as_ref().filter(|_| !privileges.privileged) {
-            device_filter::attach(cgroup, &device_filter::rules(&self.nodes))?;
+        match &container.parts.cgroup {
+            _ if privileges.privileged => {}
+            Some(cgroup) => {
+                let rules = device_filter::rules(&self.nodes, container.parts.console.as_ref());
+                device_filter::attach(cgroup, &rules)?;
+            }
+            None => device_filter::do_without(container)?,
         }
         container.parts.last_steps.privileges = Some(sets::give_up_the_rest);
         Ok(())
@@ -117,6 +122,7 @@ impl Mechanism for Capabilities {
 impl Mechanism for OfExec {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         container.plan.privileges.privileged |= self.privileged;
+        container.parts.unfiltered = container.parts.cgroup.is_none();
         container.parts.last_steps.privileges = Some(sets::give_up_the_rest);
         Ok(())
     }

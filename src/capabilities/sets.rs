@@ -78,7 +78,7 @@ fn near(word: &str) -> Vec<&'static str> {
 /// What the container is to have: the usual ones without the dropped ones, and the added ones. As
 /// with Docker `ALL` in one of the lists is where the other one begins.
 pub fn allowed(privileges: &Privileges) -> CapabilitySet {
-    // ANCHOR: day15_task1_allowed_solution
+    // ANCHOR: day15_task2_allowed_solution
     let Privileges { privileged, cap_add, cap_drop, .. } = privileges;
     if *privileged {
         return CapabilitySet::all();
@@ -91,9 +91,22 @@ pub fn allowed(privileges: &Privileges) -> CapabilitySet {
     } else {
         USUAL.difference(dropped).union(added)
     }
-    // ANCHOR_END: day15_task1_allowed_solution
+    // ANCHOR_END: day15_task2_allowed_solution
 }
 // ANCHOR_END: allowed
+
+/// The same for this container here. Where no filter can keep it from the host's devices, it may
+/// not make nodes for them either: with one for the host's disk it would read all files.
+pub fn of(container: &Container) -> CapabilitySet {
+    let privileges = &container.plan.privileges;
+    let unbounded = container.parts.unfiltered && !any_device_was_asked_for(privileges);
+    allowed(privileges).difference(if unbounded { CapabilitySet::MKNOD } else { CapabilitySet::empty() })
+}
+
+/// Whether somebody has asked, in so many words, for what lets it make a node for any device.
+pub fn any_device_was_asked_for(privileges: &Privileges) -> bool {
+    privileges.privileged || privileges.cap_add.iter().any(|name| name == ALL || name == "CAP_MKNOD")
+}
 
 /// Those that are named alone.
 fn set_of(names: &[String]) -> CapabilitySet {
@@ -134,7 +147,7 @@ fn bounding_set() -> Result<CapabilitySet> {
 /// its file.
 pub fn bound(container: &Container) -> Result<()> {
     // ANCHOR: day15_task2_bound_solution
-    let too_much = bounding_set()?.difference(allowed(&container.plan.privileges));
+    let too_much = bounding_set()?.difference(of(container));
     let describe = || {
         let by_hand = format!("capsh --drop={} -- …", words(too_much).to_lowercase());
         (format!("prctl(PR_CAPBSET_DROP, …): {}", words(too_much)), by_hand)
@@ -163,7 +176,7 @@ pub fn give_up_the_rest(container: &Container) -> Result<()> {
     }
     labels::for_the_next_exec(privileges)?;
     ulimit::set(&privileges.ulimits)?;
-    set_the_sets(allowed(privileges))?;
+    set_the_sets(of(container))?;
     if privileges.no_new_privileges {
         let describe = || ("prctl(PR_SET_NO_NEW_PRIVS, 1)".into(), "setpriv --no-new-privs …".into());
         step(DAY, describe, || set_no_new_privs(true))?;
