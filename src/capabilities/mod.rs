@@ -145,11 +145,17 @@ impl Capabilities {
             sysctls: sysctl::parse(&self.sysctl)?,
             groups: self.group_add.clone(),
             oom_score_adj: self.oom_score_adj,
-            shm_size: self.shm_size.as_deref().map(|text| parse_size("--shm-size", text)).transpose()?,
+            shm_size: self.shm_size()?,
             ..Privileges::default()
         };
         labels::parse(&self.security_opt, &mut asked)?;
         Ok(asked)
+    }
+
+    /// 0 is the usual size, as with Docker. For the kernel it would be no limit. (tmpfs(5))
+    fn shm_size(&self) -> Result<Option<u64>> {
+        let Some(text) = &self.shm_size else { return Ok(None) };
+        Ok(Some(parse_size("--shm-size", text)?).filter(|bytes| *bytes > 0))
     }
 }
 
