@@ -3,7 +3,7 @@
  * left is the price of the kernel's own work.
  *
  * usage: floor ROOTFS COMMAND [ARG...]                     day 3's world
- *        floor --all STATE_DIR ROOTFS COMMAND [ARG...]     all of it, to day 9
+ *        floor --all STATE_DIR ROOTFS COMMAND [ARG...]     all of it, to day 15
  *
  * cc -O2 -static. For --all, the bridge floor0 and the cgroup tiny-docker-floor
  * must be there (vm/bench.sh makes them). -DCGROUP=0 leaves the cgroup out, for
@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/bpf.h>
+#include <linux/capability.h>
 #include <linux/if_link.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -599,6 +601,72 @@ static void mount_etc(void)
     }
 }
 
+/* ---- day 15: what of root's power is left ---- */
+
+static long bpf(int command, union bpf_attr *attr)
+{
+    return syscall(SYS_bpf, command, attr, sizeof *attr);
+}
+
+/* Of a device the kind, the numbers, and what nobody may do with it; -1: any. */
+static const struct { int kind, major, minor, refused; } allowed[] = {
+    { 2, -1, -1, 6 }, { 1, -1, -1, 6 }, { 2, 1, 3, 0 }, { 2, 1, 5, 0 },  { 2, 1, 7, 0 },   { 2, 1, 8, 0 },
+    { 2, 1, 9, 0 },   { 2, 5, 0, 0 },   { 2, 5, 1, 0 }, { 2, 5, 2, 0 }, { 2, 136, -1, 0 },
+};
+
+/* The same program that tiny-docker writes: each test that fails leads to the next rule. */
+static void filter_devices(int cgroup)
+{
+    static struct bpf_insn code[100] = {
+        { .code = 0x61, .dst_reg = 2, .src_reg = 1, .off = 0 }, { .code = 0x57, .dst_reg = 2, .imm = 0xffff },
+        { .code = 0x61, .dst_reg = 3, .src_reg = 1, .off = 0 }, { .code = 0x77, .dst_reg = 3, .imm = 16 },
+        { .code = 0x61, .dst_reg = 4, .src_reg = 1, .off = 4 }, { .code = 0x61, .dst_reg = 5, .src_reg = 1, .off = 8 },
+    };
+    int count = 6;
+    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++) {
+        int first = count;
+        code[count++] = (struct bpf_insn){ .code = 0x55, .dst_reg = 2, .imm = allowed[i].kind };
+        if (allowed[i].major != -1)
+            code[count++] = (struct bpf_insn){ .code = 0x55, .dst_reg = 4, .imm = allowed[i].major };
+        if (allowed[i].minor != -1)
+            code[count++] = (struct bpf_insn){ .code = 0x55, .dst_reg = 5, .imm = allowed[i].minor };
+        if (allowed[i].refused)
+            code[count++] = (struct bpf_insn){ .code = 0x45, .dst_reg = 3, .imm = allowed[i].refused };
+        for (int test = first; test < count; test++)
+            code[test].off = count - test + 1;
+        code[count++] = (struct bpf_insn){ .code = 0xb7, .dst_reg = 0, .imm = 1 };
+        code[count++] = (struct bpf_insn){ .code = 0x95 };
+    }
+    code[count++] = (struct bpf_insn){ .code = 0xb7, .dst_reg = 0, .imm = 0 };
+    code[count++] = (struct bpf_insn){ .code = 0x95 };
+
+    union bpf_attr load = { .prog_type = BPF_PROG_TYPE_CGROUP_DEVICE, .insn_cnt = count,
+                            .insns = (uintptr_t)code, .license = (uintptr_t)"MIT" };
+    long program = bpf(BPF_PROG_LOAD, &load);
+    MUST(program);
+    union bpf_attr attach = { .target_fd = cgroup, .attach_bpf_fd = program, .attach_type = BPF_CGROUP_DEVICE,
+                              .attach_flags = BPF_F_ALLOW_MULTI };
+    MUST(bpf(BPF_PROG_ATTACH, &attach));
+    close(program);
+}
+
+static void give_up(void)
+{
+    static const uint32_t usual = 0xa80425fb;
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct sets[2] = { 0 };
+    for (int number = 0; number < 64; number++) {
+        if (prctl(PR_CAPBSET_READ, number) == -1)
+            break;
+        if (number > 31 || !(usual >> number & 1))
+            MUST(prctl(PR_CAPBSET_DROP, number));
+    }
+    MUST(syscall(SYS_capget, &header, sets));
+    sets[0].effective = sets[0].permitted = sets[0].permitted & usual;
+    sets[1].effective = sets[1].permitted = sets[0].inheritable = sets[1].inheritable = 0;
+    MUST(syscall(SYS_capset, &header, sets));
+}
+
 /* ---- day 5: what the command writes is written down and passed on ---- */
 
 static void pump(int from[2], int log)
@@ -635,6 +703,8 @@ static int everything(const char *state, const char *rootfs, char **command)
     MUST(pipe2(out, O_CLOEXEC));
     MUST(pipe2(err, O_CLOEXEC));
     int into = CGROUP ? make_cgroup() : -1;
+    if (CGROUP)
+        filter_devices(into);
     int bridge = look_at_the_network();
     lease();
     write_etc();
@@ -660,6 +730,7 @@ static int everything(const char *state, const char *rootfs, char **command)
         mount_etc();
         MUST(dup2(out[1], 1));
         MUST(dup2(err[1], 2));
+        give_up();
         become(command);
     }
     close(out[1]);

@@ -292,7 +292,7 @@ impl Run {
 #[cfg(feature = "day14-exec")]
 #[derive(Debug, Args)]
 #[command(after_help = crate::exec::EXAMPLES)]
-struct Exec {
+struct ExecCommand {
     #[command(flatten)]
     exec: crate::exec::Exec,
 
@@ -302,7 +302,7 @@ struct Exec {
 }
 
 #[cfg(feature = "day14-exec")]
-impl Exec {
+impl ExecCommand {
     fn execute(self) -> Result<u8> {
         self.exec.execute(vec![
             #[cfg(feature = "day15-capabilities")]
@@ -351,7 +351,7 @@ impl Cli {
         let typed = std::env::args_os().skip(1).find(|word| word == "run" || word == "exec")?;
         let command = match typed.to_str() {
             #[cfg(feature = "day14-exec")]
-            Some("exec") => Exec::augment_args(clap::Command::new("exec")),
+            Some("exec") => ExecCommand::augment_args(clap::Command::new("exec")),
             Some("run") => Run::augment_args(clap::Command::new("run")),
             _ => return None,
         };

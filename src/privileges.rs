@@ -25,12 +25,13 @@ pub struct Privileges {
     /// Whether no program can gain any, set-user-ID or not. (prctl(2), PR_SET_NO_NEW_PRIVS)
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_new_privileges: bool,
-    /// The AppArmor profile that confines it; `None`: none.
+    /// The AppArmor profile that confines it; `None`: the caller's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apparmor: Option<String>,
-    /// Its SELinux label, or the parts of it that somebody has given; empty: the caller's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
+    /// The parts of its SELinux label that somebody has given, by their names: `type` is
+    /// `container_t`. The others are the caller's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub label: BTreeMap<String, String>,
     /// Its resource limits, by their names without `RLIMIT_`, in lower case.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ulimits: BTreeMap<String, Ulimit>,
@@ -78,5 +79,10 @@ impl Privileges {
     /// Whether nobody has asked for anything: it is as every container is.
     pub fn are_usual(&self) -> bool {
         *self == Privileges::default()
+    }
+
+    /// Whether the child's last step, when it is its command's user already, takes a capability.
+    pub fn needs_power_at_the_end(&self) -> bool {
+        !self.ulimits.is_empty() || self.apparmor.is_some() || !self.label.is_empty()
     }
 }

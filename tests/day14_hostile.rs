@@ -54,7 +54,7 @@ fn number_inside(pid: Pid) -> String {
 #[ignore = "privileged: make vm-test"]
 fn task1_the_container_cannot_write_to_this_program() {
     let world = World::new();
-    web(&world, &[]);
+    web(&world, common::ALL_OF_ROOT);
     // Should it succeed after all, it is a copy that it spoils.
     let program = world.dir().join("tiny-docker-copy");
     fs::copy(common::binary(), &program).unwrap();
@@ -225,7 +225,7 @@ fn task1_a_spoilt_etc_passwd_is_an_error_and_no_hang() {
 #[ignore = "privileged: make vm-test"]
 fn task1_a_false_proc_is_neither_read_nor_written() {
     let world = World::new();
-    web(&world, &[]);
+    web(&world, common::ALL_OF_ROOT);
     // Whoever opened one of these would wait forever.
     let script = "mount -t tmpfs none /proc && mkdir -p /proc/self/fd /proc/1 && \
         for file in oom_score_adj exe status stat cgroup attr uid_map; do mknod /proc/self/$file p; done && echo done";

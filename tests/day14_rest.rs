@@ -58,7 +58,7 @@ fn task4_top_shows_all_processes_of_the_container_and_no_others() {
     start(&world, "other", &[], "exec sleep 999");
     // Of its own words, of its own namespaces, and one that somebody has put in there.
     let script = "sleep 1001 & unshare -p -f sh -c 'sleep 1002 & sleep 1003' & exec sleep 1000";
-    start(&world, "web", &[], script);
+    start(&world, "web", common::ALL_OF_ROOT, script);
     world.tiny_docker(["exec", "-d", "web", "sh", "-c", "sleep 1004; :", "\x1b[2Jclear"]).assert().success();
     let top = |words: &[&str]| {
         let output = world.tiny_docker([&["top", "web"], words].concat()).output().unwrap();

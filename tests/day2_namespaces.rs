@@ -65,7 +65,8 @@ fn task2_the_container_has_its_own_hostname_and_the_host_keeps_its() {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     world.tiny_docker(["run", "--hostname", "web-1", "hostname"]).assert().success().stdout("web-1\n");
     // Set from inside, it stays inside as well.
-    world.tiny_docker(["run", "sh", "-c", "hostname other; hostname"]).assert().success().stdout("other\n");
+    let words = [&["run"], common::ALL_OF_ROOT, &["sh", "-c", "hostname other; hostname"]].concat();
+    world.tiny_docker(words).assert().success().stdout("other\n");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), host);
     // Without --hostname it is still not the host's.
     world
@@ -104,7 +105,8 @@ fn task3_a_mount_made_inside_is_not_seen_outside() {
     fs::create_dir(&inner).unwrap();
 
     let script = format!("mount -t tmpfs inside {0} && touch {0}/file && ls {0}", inner.display());
-    let inside = world.tiny_docker(["run", "sh", "-c", &script]).output().unwrap();
+    let words = [&["run"], common::ALL_OF_ROOT, &["sh", "-c", &script]].concat();
+    let inside = world.tiny_docker(words).output().unwrap();
     let mounts = fs::read_to_string("/proc/self/mountinfo");
     umount2(&shared, MntFlags::MNT_DETACH).unwrap();
 

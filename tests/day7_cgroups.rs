@@ -610,7 +610,7 @@ fn task3_cgroups_in_cgroups_are_bounded_and_go_with_their_container() {
                   sleep 1000 & echo $! >inner/most/cgroup.procs && ls -d /sys/fs/cgroup/inner
                   depth=2; while [ $depth -lt 1100 ] && mkdir d 2>/dev/null; do cd d; depth=$((depth + 1)); done
                   [ $depth -lt 100 ] && echo bounded";
-    run(&world, &[], script).success().stdout("/sys/fs/cgroup/inner\nbounded\n").stderr("");
+    run(&world, common::ALL_OF_ROOT, script).success().stdout("/sys/fs/cgroup/inner\nbounded\n").stderr("");
 
     // Where that bound is not kept, by a host that lifts it, they go nevertheless.
     let id = world.detach(&["--name", "deep"], "sleep 1000");

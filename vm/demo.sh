@@ -43,6 +43,9 @@ type_it tiny-docker run -d --name db --net back --network-alias database --rootf
 type_it tiny-docker run --rm --net back --rootfs rootfs/busybox ping -c 1 database
 type_it tiny-docker rm -f db
 type_it tiny-docker network rm back
+type_it tiny-docker run --rm --rootfs rootfs/busybox sh -c 'id -un; date -s 2030-01-01' || true
+type_it tiny-docker run --rm --cap-drop ALL --cap-add CHOWN --rootfs rootfs/busybox grep Cap /proc/self/status
+type_it tiny-docker run --rm --rootfs rootfs/busybox sh -c 'mknod /dev/disk b 254 0 && cat /dev/disk' || true
 type_it mkdir -p layer/srv
 type_it tiny-docker run --name layered --layer layer --layer rootfs/busybox sh -c '
 echo "written into a layer of my own" >/srv/mine; rm /etc/os-release; ls /srv'

@@ -44,7 +44,7 @@ pub fn bundle(program: &str, dir: &Path, rootfs: &Path, namespaces: &[&str], wor
     if namespaces.contains(&"cgroup") {
         linux["cgroupsPath"] = json!(format!("/bench-{program}"));
         // Memory and swap together, which is to say no swap.
-        linux["resources"] = json!({ "memory": { "limit": MEMORY, "swap": MEMORY } });
+        linux["resources"] = json!({ "memory": { "limit": MEMORY, "swap": MEMORY }, "devices": devices() });
         config["mounts"].as_array_mut().unwrap().push(json!({
             "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
             "options": ["nosuid", "noexec", "nodev", "ro"],
@@ -54,6 +54,15 @@ pub fn bundle(program: &str, dir: &Path, rootfs: &Path, namespaces: &[&str], wor
     fs::create_dir_all(&bundle).unwrap();
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
     bundle
+}
+
+/// Which devices its processes may use: Docker's list. (The runtimes add null and its kin.)
+fn devices() -> Value {
+    json!([
+        { "allow": false, "access": "rwm" },
+        { "allow": true, "type": "c", "access": "m" },
+        { "allow": true, "type": "b", "access": "m" },
+    ])
 }
 
 /// benches/floor.c as a program.

@@ -13,6 +13,7 @@
 pub mod device_filter;
 pub mod devices;
 pub mod labels;
+pub mod own_proc;
 pub mod sets;
 pub mod sysctl;
 pub mod ulimit;
@@ -113,7 +114,7 @@ impl Mechanism for Capabilities {
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
         devices::make_nodes(container.parts.dev.as_ref(), &self.nodes)?;
-        sysctl::set(container)?;
+        sysctl::set_all(container)?;
         sets::bound(container)
     }
 }

@@ -78,7 +78,7 @@ fn near(word: &str) -> Vec<&'static str> {
 /// What the container is to have: the usual ones without the dropped ones, and the added ones. As
 /// with Docker `ALL` in one of the lists is where the other one begins.
 pub fn allowed(privileges: &Privileges) -> CapabilitySet {
-    // ANCHOR: day15_task1_allowed_solution
+    // ANCHOR: day15_task2_allowed_solution
     let Privileges { privileged, cap_add, cap_drop, .. } = privileges;
     if *privileged {
         return CapabilitySet::all();
@@ -91,7 +91,7 @@ pub fn allowed(privileges: &Privileges) -> CapabilitySet {
     } else {
         USUAL.difference(dropped).union(added)
     }
-    // ANCHOR_END: day15_task1_allowed_solution
+    // ANCHOR_END: day15_task2_allowed_solution
 }
 // ANCHOR_END: allowed
 
@@ -156,7 +156,7 @@ pub fn bound(container: &Container) -> Result<()> {
         step(DAY, describe, || too_much.iter().try_for_each(remove_capability_from_bounding_set))?;
     }
     // Changing to a user who is not root loses all of them, and the last step may need one.
-    if !container.plan.privileges.ulimits.is_empty() {
+    if container.plan.privileges.needs_power_at_the_end() {
         let describe = || ("prctl(PR_SET_KEEPCAPS, 1)".into(), "capsh --keep=1 -- …".into());
         step(DAY, describe, || set_keep_capabilities(true))?;
     }
@@ -166,18 +166,34 @@ pub fn bound(container: &Container) -> Result<()> {
 // ANCHOR_END: bound
 
 // ANCHOR: give_up
-/// Child, as the command's user, before exec: its limits, and then the four other sets. Limits
-/// first: to raise one takes a capability.
+/// Child, as the command's user, before exec: its label and its limits, and then the four other
+/// sets. In this order: to raise a limit takes a capability, and to write a label takes a file
+/// more than a limit may leave.
 pub fn give_up_the_rest(container: &Container) -> Result<()> {
     let privileges = &container.plan.privileges;
-    ulimit::set(&privileges.ulimits)?;
+    if privileges.needs_power_at_the_end() {
+        use_what_is_kept()?;
+    }
     labels::for_the_next_exec(privileges)?;
+    ulimit::set(&privileges.ulimits)?;
     set_the_sets(of(container))?;
     if privileges.no_new_privileges {
         let describe = || ("prctl(PR_SET_NO_NEW_PRIVS, 1)".into(), "setpriv --no-new-privs …".into());
         step(DAY, describe, || set_no_new_privs(true))?;
     }
     Ok(())
+}
+
+/// What [`bound`] has kept is permitted, but setuid(2) to a user who is not root has made none of
+/// it effective. (capabilities(7), "Effect of user ID changes on capabilities")
+fn use_what_is_kept() -> Result<()> {
+    let mut sets = capabilities(None)?;
+    if sets.effective == sets.permitted {
+        return Ok(());
+    }
+    sets.effective = sets.permitted;
+    let describe = || ("capset(effective: all that are permitted)".into(), "no shell can do that".into());
+    step(DAY, describe, || set_capabilities(None, sets))
 }
 
 /// Of `allowed` root has all, permitted and effective; anybody else none, as after an exec. What a

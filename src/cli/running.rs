@@ -10,14 +10,14 @@ use crate::supervise::rename::Rename;
 use crate::supervise::top::Top;
 use crate::supervise::update::Update;
 
-use super::Exec;
+use super::ExecCommand;
 
 // Deferred as all others are: see `Command`.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub enum RunningCommand {
     Attach(Attach),
-    Exec(Box<Exec>),
+    Exec(Box<ExecCommand>),
     Pause(Pause),
     Unpause(Unpause),
     Top(Top),

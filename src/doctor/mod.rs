@@ -4,6 +4,7 @@
 //! tried: in a thread of its own, in namespaces of its own that end with it. What
 //! stays is at most a module that the kernel has loaded for it.
 
+mod capabilities;
 mod exec;
 mod ports;
 
@@ -174,6 +175,14 @@ impl Doctor {
             ),
             (14, "their processes", Box::new(exec::freezer), "see cgroup version 2"),
             (14, "after a boot", Box::new(exec::systemd), ""),
+            (15, "capabilities", Box::new(capabilities::bounding_set), ""),
+            (
+                15,
+                "device filter",
+                Box::new(capabilities::device_filter),
+                "boot a kernel with CONFIG_CGROUP_BPF, and start from a shell with CAP_SYS_ADMIN",
+            ),
+            (15, "labels", Box::new(capabilities::labels), ""),
         ];
         for (day, name, flag) in NAMESPACES {
             checks.push((day, name, Box::new(move || apart(move || namespace(flag))), HOW_MANY_NAMESPACES));

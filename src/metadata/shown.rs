@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::metadata::health::Health;
 use crate::metadata::record::{Record, Status};
 use crate::plan::{Attachment, ImageUsed, MountPoint, Network, PublishedPort};
+use crate::privileges::Privileges;
 use crate::wait::signal_name;
 
 /// A record as `inspect` shows it: as text, and of the plan what people ask for first.
@@ -64,6 +65,8 @@ pub struct Shown<'a> {
     paused: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<&'a Health>,
+    #[serde(skip_serializing_if = "Privileges::are_usual")]
+    privileges: &'a Privileges,
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<&'a str>,
 }
@@ -103,6 +106,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             reason: record.reason.as_deref(),
             paused: record.paused,
             health: record.health.as_ref(),
+            privileges: &record.plan.privileges,
             unreadable: record.unreadable.as_deref(),
         }
     }

@@ -297,6 +297,11 @@ impl Drop for World {
     }
 }
 
+/// The flags by which root in a container may do all that it could before day 15: for a test in
+/// which it does.
+pub const ALL_OF_ROOT: &[&str] =
+    if cfg!(feature = "day15-capabilities") { &["--cap-add", "ALL"] } else { &[] };
+
 /// Whether this is the guest, where a test may do what it likes with the machine.
 pub fn in_the_vm() -> bool {
     std::env::var_os("TINY_DOCKER_VM").is_some()
