@@ -51,7 +51,8 @@ pub fn device_filter() -> Result<Found> {
 
 /// The modules that give labels; a container has one if somebody asks for it.
 pub fn labels() -> Result<Found> {
-    let apparmor = files::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
+    let apparmor =
+        files::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
     let selinux = Path::new("/sys/fs/selinux/enforce").exists();
     fine(match (apparmor, selinux) {
         (true, true) => "AppArmor, SELinux",
