@@ -14,6 +14,7 @@
 //! The umask is set and open files are closed at the very start (`main`, `container::run`), for
 //! they concern the runtime too. The environment is day 3's.
 
+use anyhow::Context;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
@@ -86,7 +87,11 @@ fn may_be_killed_for_memory() -> Result<()> {
 pub fn set_oom_score_adj(value: i32) -> Result<()> {
     const FILE: &str = "/proc/self/oom_score_adj";
     let describe = || (format!("write {value} > {FILE}"), format!("echo {value} >{FILE}"));
-    step(15, describe, || files::write(FILE, &value.to_string()))
+    step(15, describe, || files::write(FILE, &value.to_string())).with_context(|| {
+        format!(
+            "--oom-score-adj {value}: expected at least the caller's own, or that it has CAP_SYS_RESOURCE"
+        )
+    })
 }
 
 fn is_negative(file: &str) -> bool {
