@@ -149,8 +149,12 @@ pub fn bound(container: &Container) -> Result<()> {
     // ANCHOR: day15_task2_bound_solution
     let too_much = bounding_set()?.difference(of(container));
     let describe = || {
-        let by_hand = format!("capsh --drop={} -- …", words(too_much).to_lowercase());
-        (format!("prctl(PR_CAPBSET_DROP, …): {}", words(too_much)), by_hand)
+        let kept = words(of(container));
+        let by_hand = match kept.as_str() {
+            "none" => "setpriv --bounding-set=-all …".into(),
+            kept => format!("setpriv --bounding-set=-all,{} …", kept.replace("CAP_", "+").to_lowercase()),
+        };
+        (format!("prctl(PR_CAPBSET_DROP, …): all but {}", kept.replace(',', ", ")), by_hand)
     };
     if !too_much.is_empty() {
         step(DAY, describe, || too_much.iter().try_for_each(remove_capability_from_bounding_set))?;
