@@ -147,14 +147,13 @@ fn bounding_set() -> Result<CapabilitySet> {
 /// its file.
 pub fn bound(container: &Container) -> Result<()> {
     // ANCHOR: day15_task2_bound_solution
-    let too_much = bounding_set()?.difference(of(container));
+    let (own, to_be_had) = (bounding_set()?, of(container));
+    let too_much = own.difference(to_be_had);
     let describe = || {
-        let kept = words(of(container));
-        let by_hand = match kept.as_str() {
-            "none" => "setpriv --bounding-set=-all …".into(),
-            kept => format!("setpriv --bounding-set=-all,{} …", kept.replace("CAP_", "+").to_lowercase()),
-        };
-        (format!("prctl(PR_CAPBSET_DROP, …): all but {}", kept.replace(',', ", ")), by_hand)
+        let left = own.intersection(to_be_had);
+        let call = format!("prctl(PR_CAPBSET_DROP, …): all but {}", words(left));
+        let kept: String = left.iter_names().map(|(name, _)| format!(",+{}", name.to_lowercase())).collect();
+        (call, format!("setpriv --bounding-set -all{kept} …"))
     };
     if !too_much.is_empty() {
         step(DAY, describe, || too_much.iter().try_for_each(remove_capability_from_bounding_set))?;
@@ -218,8 +217,8 @@ fn set_the_sets(allowed: CapabilitySet) -> Result<()> {
 }
 // ANCHOR_END: give_up
 
-/// `set` as a shell's list: `CAP_CHOWN,CAP_KILL`.
+/// `set` as a list: `CAP_CHOWN, CAP_KILL`.
 fn words(set: CapabilitySet) -> String {
     let names: Vec<String> = set.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
-    if names.is_empty() { "none".into() } else { names.join(",") }
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
