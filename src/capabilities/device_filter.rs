@@ -19,28 +19,12 @@ use crate::kernel;
 use crate::rootfs::mount::Flags;
 
 use super::DAY;
-use super::devices::Node;
+use super::node::{Kind, MKNOD, Node, READ, WRITE};
 use super::sets;
 
 // ANCHOR: rule
-/// What kind of device; the numbers are those that the kernel tells the program.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
-    /// One that is read and written in blocks, such as a disk: `b`.
-    Block = 1,
-    /// Any other: `c`.
-    Character = 2,
-}
-
-/// What a process wants with a device: to make a node for it, to read, to write.
-/// (`BPF_DEVCG_ACC_…` of linux/bpf.h)
-pub const MKNOD: u32 = 1;
-/// See [`MKNOD`].
-pub const READ: u32 = 2;
-/// See [`MKNOD`].
-pub const WRITE: u32 = 4;
-/// All three.
-pub const ALL: u32 = MKNOD | READ | WRITE;
+/// All that a process may want with a device.
+const ALL: u32 = MKNOD | READ | WRITE;
 
 /// Allows something. What no rule allows is refused.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -20,31 +20,7 @@ use crate::explain::{shell, step};
 use crate::privileges::{Device, Privileges};
 
 use super::DAY;
-use super::device_filter::{Kind, MKNOD, READ, WRITE};
-
-// ANCHOR: node
-/// A node of the container's /dev: a name for a device. What counts is the kind and the two
-/// numbers; the kernel knows the device by these. (mknod(2))
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// Its path, below /dev.
-    pub target: PathBuf,
-    /// Block or character.
-    pub kind: Kind,
-    /// Which driver.
-    pub major: u32,
-    /// Which of its devices.
-    pub minor: u32,
-    /// Who may open it: the twelve bits.
-    pub mode: u32,
-    /// Whose it is.
-    pub uid: u32,
-    /// See `uid`.
-    pub gid: u32,
-    /// What the device filter lets the container do: see [`MKNOD`].
-    pub access: u32,
-}
-// ANCHOR_END: node
+use super::node::{Kind, MKNOD, Node, READ, WRITE};
 
 /// How deep a directory of devices may be.
 const DEPTH: usize = 16;

@@ -13,6 +13,7 @@
 pub mod device_filter;
 pub mod devices;
 pub mod labels;
+pub mod node;
 pub mod own_proc;
 pub mod sets;
 pub mod sysctl;
@@ -26,7 +27,7 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::privileges::Privileges;
 
-use self::devices::Node;
+use self::node::Node;
 
 const DAY: u8 = 15;
 
