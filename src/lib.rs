@@ -22,8 +22,9 @@
 //! | 15 | `capabilities` | Root, but how much of it? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
-//! world. [`plan`] says what it is to be, [`privileges`] what of root's power it has, [`inherited`] what of its caller stays with it,
-//! [`identity`] gives it its user, [`command`] becomes the command, [`report`] tells whether it did, [`wait`] waits for it.
+//! world. [`plan`] says what it is to be, [`privileges`] what of root's power it has,
+//! [`inherited`] what of its caller stays with it, [`identity`] gives it its user, [`command`]
+//! becomes the command, [`report`] tells whether it did, [`wait`] waits for it.
 //! [`kernel`] holds the few system calls that no library wraps, [`files`] reads and writes
 //! what the kernel shows as files, [`explain`] is the narration, [`stream`] the one way to
 //! write to stdout and stderr, [`error`] has the exit codes.
