@@ -282,22 +282,19 @@ mod tests {
             let Instruction { code, target, offset, number, .. } = program[at];
             let (value, number) = (&mut registers[usize::from(target)], i64::from(number) as u64);
             at += 1;
-            let jumps = match code {
-                0x61 => return_false(*value = question[offset as usize / 4].into()),
-                0xb7 => return_false(*value = number),
-                0x57 => return_false(*value &= number),
-                0x77 => return_false(*value >>= number),
-                0x55 => *value != number,
-                0x45 => *value & number != 0,
+            let mut jumps = false;
+            match code {
+                0x61 => *value = question[offset as usize / 4].into(),
+                0xb7 => *value = number,
+                0x57 => *value &= number,
+                0x77 => *value >>= number,
+                0x55 => jumps = *value != number,
+                0x45 => jumps = *value & number != 0,
                 0x95 => return registers[0],
                 _ => panic!("no such instruction: {code:#x}"),
-            };
+            }
             at += if jumps { offset as usize } else { 0 };
         }
-    }
-
-    fn return_false(_: ()) -> bool {
-        false
     }
 
     fn is_allowed(rules: &[Rule], kind: Kind, major: u32, minor: u32, access: u32) -> bool {
