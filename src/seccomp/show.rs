@@ -1,16 +1,19 @@
-//! Day 16: `seccomp show`: the program that the kernel runs before each system call of a
-//! container, as people can read it.
+//! Day 16: `seccomp show`: what a profile says for a container, and the program that the kernel
+//! runs before each of its system calls, as people can read it.
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::io::stdout;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use rustix::thread::CapabilitySet;
 
 use crate::capabilities::sets;
-use crate::error::Result;
+use crate::error::{Result, failed};
 use crate::metadata::output::print;
 use crate::privileges::Privileges;
+use crate::stream;
 
 use super::answer::Answer;
 use super::attach::{self, USUAL};
@@ -18,7 +21,8 @@ use super::bpf::{
     AND, ARCHITECTURE, ARGUMENTS, GO, IF_AT_LEAST, IF_EQUAL, IF_GREATER, Instruction, LOAD, NUMBER, RETURN,
 };
 use super::calls::{ALL, Architecture};
-use super::profile::Profile;
+use super::profile::{Condition, Operator, Profile};
+use super::resolve::{Case, Circumstances, Section};
 
 /// Look at the filters of system calls
 #[derive(Debug, clap::Args)]
@@ -43,35 +47,89 @@ struct Show {
     #[arg(long, value_name = "NAME")]
     cap_drop: Vec<String>,
 
+    /// Show what is decided about each call, and no program
+    #[arg(long)]
+    calls: bool,
+
+    /// Write the program as the kernel takes it, such as for bwrap --seccomp
+    #[arg(long, conflicts_with = "calls")]
+    bytes: bool,
+
     /// A profile of Docker's format (without it: the one that containers usually have)
     profile: Option<PathBuf>,
 }
 
 impl SeccompCommand {
-    /// Prints it. Returns the exit code.
+    /// Does it. Returns the exit code.
     pub fn execute(self) -> Result<u8> {
         let Action::Show(show) = self.action;
+        show.execute().map_err(failed)
+    }
+}
+
+impl Show {
+    fn execute(self) -> Result<u8> {
         let privileges = Privileges {
-            cap_add: sets::names("--cap-add", &show.cap_add)?,
-            cap_drop: sets::names("--cap-drop", &show.cap_drop)?,
+            cap_add: sets::names("--cap-add", &self.cap_add)?,
+            cap_drop: sets::names("--cap-drop", &self.cap_drop)?,
             ..Privileges::default()
         };
-        let text = match &show.profile {
+        let text = match &self.profile {
             Some(file) => attach::read_file(file).with_context(|| format!("{file:?}"))?,
             None => USUAL.into(),
         };
         let profile = Profile::parse(text.as_bytes())?;
-        let filter = attach::made_of(&profile, sets::allowed(&privileges))?;
-        let program: Vec<Instruction> = filter.program.into_iter().map(Instruction::from_bytes).collect();
-        print(&(heading(&profile, program.len())? + &listing(&program)))
+        let capabilities = sets::allowed(&privileges);
+        if self.calls {
+            return print(&(heading(&profile)? + &decided(&profile, capabilities)?));
+        }
+        let program = attach::made_of(&profile, capabilities)?.program;
+        if self.bytes {
+            stream::write_all(stdout(), &program.concat()).context("write the program")?;
+            return Ok(0);
+        }
+        let program: Vec<Instruction> = program.into_iter().map(Instruction::from_bytes).collect();
+        print(&format!("# {} instructions\n{}{}", program.len(), heading(&profile)?, listing(&program)))
     }
 }
 
-/// What is to be known before the program.
-fn heading(profile: &Profile, length: usize) -> Result<String> {
+/// What is decided about each call, a line for each.
+fn decided(profile: &Profile, capabilities: CapabilitySet) -> Result<String> {
+    let native = Architecture::native()?;
+    let here = Circumstances::of(profile, native, capabilities)?;
+    let mut text = String::new();
+    for architecture in [native, native.sibling()].into_iter().filter(|other| profile.knows(native, *other)) {
+        let section = Section::of(profile, architecture, &here);
+        let names: HashMap<u32, &str> = architecture.calls().collect();
+        let name = |number: &u32| names.get(number).copied().unwrap_or_default();
+        let _ = writeln!(text, "[{}]", architecture.machine());
+        for (number, verdict) in &section.verdicts {
+            let cases: String = verdict.cases.iter().map(|case| format!("{}; ", in_words(case))).collect();
+            let _ = writeln!(text, "{}: {cases}{}", name(number), verdict.otherwise);
+        }
+        if let Some(last) = section.last {
+            let _ = writeln!(text, "newer than {}: {}", name(&last), section.of_what_is_newer().otherwise);
+        }
+        let _ = writeln!(text, "any other: {}", section.default);
+    }
+    Ok(text)
+}
+
+/// `allow if argument 0 == 8 and argument 1 & 0x7e020000 == 0`
+fn in_words(case: &Case) -> String {
+    let condition = |Condition { index, value, value_two, op }: &Condition| match op {
+        Operator::MaskedEqual => format!("argument {index} & {value:#x} == {value_two:#x}"),
+        _ => format!("argument {index} {op} {value}"),
+    };
+    let conditions: Vec<String> = case.conditions.iter().map(condition).collect();
+    format!("{} if {}", case.answer, conditions.join(" and "))
+}
+
+/// What is to be known before all else.
+fn heading(profile: &Profile) -> Result<String> {
     let native = Architecture::native()?;
     let known: HashMap<&str, u32> = ALL.into_iter().flat_map(Architecture::numbers).collect();
-    let mut heading = format!("# {length} instructions; a call that no rule names: {}\n", profile.default_answer());
+    let mut heading = format!("# a call that no rule names: {}\n", profile.default_answer());
     for architecture in ALL.into_iter().filter(|other| [native, native.sibling()].contains(other)) {
         let looked_at = if profile.knows(native, architecture) { "looked at" } else { "the end of the process" };
         let _ = writeln!(heading, "# a call by the numbers of {}: {looked_at}", architecture.machine());
