@@ -115,8 +115,8 @@ pub fn made_of(profile: &Profile, capabilities: CapabilitySet) -> Result<Filter>
     Ok(Filter { program, flags: flags(profile)?, otherwise: profile.default_answer().0 })
 }
 
-/// Refused calls are written to the log, all but those that get an error. Not without being asked:
-/// whoever is refused can ask again, a million times a second.
+/// All that is refused is written to the kernel's log. Not without being asked for: whoever is
+/// refused can ask again, a million times a second. (What kills is, in any case.)
 const LOG: u32 = 1 << 1;
 /// The process does without a protection against Spectre v4 that would make it slower. Kernels
 /// before 5.16 switch it on for whoever has a filter.

@@ -20,7 +20,7 @@ use super::attach::{self, USUAL};
 use super::bpf::{
     AND, ARCHITECTURE, ARGUMENTS, GO, IF_AT_LEAST, IF_EQUAL, IF_GREATER, Instruction, LOAD, NUMBER, RETURN,
 };
-use super::calls::{ALL, Architecture};
+use super::calls::{ALL, Architecture, X32};
 use super::profile::{Condition, Operator, Profile};
 use super::resolve::{Case, Circumstances, Section};
 
@@ -213,7 +213,11 @@ fn value(number: u32, known: Known) -> String {
         Some(NUMBER) => {
             let mut calls = known.architecture.into_iter().flat_map(Architecture::calls);
             let name = calls.find(|(one, _)| *one == number).map(|(_, name)| name);
-            name.map_or(format!("{number}"), |name| format!("{number} ({name})"))
+            match name {
+                Some(name) => format!("{number} ({name})"),
+                None if number >= X32 => format!("{number:#x} (x32)"),
+                None => number.to_string(),
+            }
         }
         _ if number > 0xffff => format!("{number:#x}"),
         _ => format!("{number}"),
