@@ -353,7 +353,7 @@ pub fn attach_call_filter(program: &[[u8; 8]], flags: u32) -> io::Result<()> {
         length: u16,
         instructions: *const [u8; 8],
     }
-    let length = program.len().try_into().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let program = Program { length, instructions: program.as_ptr() };
     // SAFETY: the kernel reads `program` and as many instructions as it says there are.
     match unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) } {

@@ -100,8 +100,11 @@ fn answer(program: &[[u8; 8]], architecture: u32, number: u32, arguments: [u64; 
 /// What the kernel calls this machine. (linux/audit.h)
 const OWN: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
 /// And the one whose programs of 32 bits it runs.
-const SIBLING: (u32, &str) =
-    if cfg!(target_arch = "x86_64") { (0x4000_0003, "SCMP_ARCH_X86") } else { (0x4000_0028, "SCMP_ARCH_ARM") };
+const SIBLING: (u32, &str) = if cfg!(target_arch = "x86_64") {
+    (0x4000_0003, "SCMP_ARCH_X86")
+} else {
+    (0x4000_0028, "SCMP_ARCH_ARM")
+};
 
 fn number(call: i64) -> u32 {
     u32::try_from(call).unwrap()
@@ -113,7 +116,9 @@ fn task1_what_is_no_profile_is_an_error_that_says_where() {
     let world = World::new();
     let rule = |rule: Value| profile("SCMP_ACT_ALLOW", json!([rule])).to_string();
     let argument = |index: u32, op: &str| {
-        rule(json!({"names": ["dup"], "action": "SCMP_ACT_ALLOW", "args": [{"index": index, "value": 1, "op": op}]}))
+        rule(
+            json!({"names": ["dup"], "action": "SCMP_ACT_ALLOW", "args": [{"index": index, "value": 1, "op": op}]}),
+        )
     };
     for (text, named) in [
         ("".to_string(), "line 1"),
@@ -216,7 +221,8 @@ fn task1_the_record_keeps_the_profile_itself() {
     let world = World::new();
     let text = profile("SCMP_ACT_ALLOW", json!([{"names": ["add_key"], "action": "SCMP_ACT_ERRNO"}]));
     let (rootfs, option) = (busybox(), format!("seccomp={}", write(&world, &text)));
-    let words = ["create", "--name", "web", "--security-opt", &option, "--rootfs", rootfs.to_str().unwrap(), "true"];
+    let words =
+        ["create", "--name", "web", "--security-opt", &option, "--rootfs", rootfs.to_str().unwrap(), "true"];
     world.tiny_docker(words).assert().success();
     // Whatever becomes of the file.
     fs::write(world.dir().join("profile.json"), "{}").unwrap();
@@ -272,13 +278,14 @@ fn task2_a_rule_is_for_those_that_it_includes_and_does_not_exclude() {
 fn task2_which_of_several_rules_for_a_call_counts() {
     let world = World::new();
     let condition = |index: u32, value: u64| json!({"index": index, "value": value, "op": "SCMP_CMP_EQ"});
-    let rule = |action: &str, error: u32, args: &[Value]| {
-        json!({"names": ["dup"], "action": format!("SCMP_ACT_{action}"), "errnoRet": error, "args": args})
-    };
+    let rule = |action: &str, error: u32, args: &[Value]| json!({"names": ["dup"], "action": format!("SCMP_ACT_{action}"), "errnoRet": error, "args": args});
     for (rules, expected) in [
         // What says the same as the default says nothing, and is in nobody's way.
         (vec![rule("ERRNO", 1, &[])], None),
-        (vec![rule("ERRNO", 1, &[]), rule("ALLOW", 0, &[condition(0, 3)])], Some("allow if argument 0 == 3; EPERM")),
+        (
+            vec![rule("ERRNO", 1, &[]), rule("ALLOW", 0, &[condition(0, 3)])],
+            Some("allow if argument 0 == 3; EPERM"),
+        ),
         (vec![rule("ERRNO", 2, &[])], Some("ENOENT")),
         // Without conditions the first one counts, also after one that has some.
         (vec![rule("ALLOW", 0, &[]), rule("ERRNO", 2, &[])], Some("allow")),
@@ -313,10 +320,14 @@ fn task2_the_usual_profile_is_dockers() {
         of_this_machine(&String::from_utf8_lossy(&output.get_output().stdout))
     };
     let usual = of(&[]);
-    for allowed in ["read", "openat", "execve", "ptrace", "chroot", "seccomp", "mseal", "landlock_create_ruleset"] {
+    for allowed in
+        ["read", "openat", "execve", "ptrace", "chroot", "seccomp", "mseal", "landlock_create_ruleset"]
+    {
         assert_eq!(usual.get(allowed).map(String::as_str), Some("allow"), "{allowed}");
     }
-    for refused in ["add_key", "keyctl", "bpf", "io_uring_setup", "userfaultfd", "mount", "setns", "unshare", "reboot"] {
+    for refused in
+        ["add_key", "keyctl", "bpf", "io_uring_setup", "userfaultfd", "mount", "setns", "unshare", "reboot"]
+    {
         assert_eq!(usual.get(refused), None, "{refused}");
     }
     for (name, expected) in [
@@ -343,9 +354,7 @@ fn task2_the_usual_profile_is_dockers() {
 #[ignore = "privileged: make vm-test"]
 fn task3_each_number_gets_its_answer() {
     let world = World::new();
-    let names = |action: &str, error: u32, names: &[&str]| {
-        json!({"names": names, "action": format!("SCMP_ACT_{action}"), "errnoRet": error})
-    };
+    let names = |action: &str, error: u32, names: &[&str]| json!({"names": names, "action": format!("SCMP_ACT_{action}"), "errnoRet": error});
     let rules = json!([
         names("ALLOW", 0, &["read", "write", "dup", "statx", "openat"]),
         names("ERRNO", 5, &["close"]),
@@ -459,7 +468,9 @@ fn task3_the_way_through_a_large_program_is_short() {
         .collect();
     let program = program(&world, profile("SCMP_ACT_KILL_PROCESS", json!(rules)));
     assert!(program.len() > 512, "so many answers take more than {} instructions", program.len());
-    for (at, name) in names.iter().enumerate().filter(|(_, name)| ["read", "openat", "statx"].contains(&name.as_str())) {
+    for (at, name) in
+        names.iter().enumerate().filter(|(_, name)| ["read", "openat", "statx"].contains(&name.as_str()))
+    {
         let call = match name.as_str() {
             "read" => libc::SYS_read,
             "openat" => libc::SYS_openat,
@@ -489,15 +500,30 @@ fn holds(op: &str, argument: u64, value: u64, second: u64) -> bool {
 fn task4_arguments_of_64_bits_are_compared_in_all_seven_ways() {
     let world = World::new();
     let numbers = [
-        0, 1, 2, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0001, 0x1_ffff_ffff,
-        0x2_0000_0000, 0x7fff_ffff_ffff_ffff, 0x8000_0000_0000_0000, 0xffff_ffff_0000_0000, u64::MAX - 1, u64::MAX,
+        0,
+        1,
+        2,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_fffe,
+        0xffff_ffff,
+        0x1_0000_0000,
+        0x1_0000_0001,
+        0x1_ffff_ffff,
+        0x2_0000_0000,
+        0x7fff_ffff_ffff_ffff,
+        0x8000_0000_0000_0000,
+        0xffff_ffff_0000_0000,
+        u64::MAX - 1,
+        u64::MAX,
     ];
     // One rule for each way and each value, on a call of its own: as many as there are.
     let ways = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
     for (index, value) in numbers.into_iter().enumerate().map(|(at, value)| (at % 6, value)) {
         let second = value & 0x8000_0001_ffff_0001;
         for op in ways {
-            let args = json!([{"index": index, "value": value, "valueTwo": second, "op": format!("SCMP_CMP_{op}")}]);
+            let args =
+                json!([{"index": index, "value": value, "valueTwo": second, "op": format!("SCMP_CMP_{op}")}]);
             let rules = json!([{"names": ["dup"], "action": "SCMP_ACT_ALLOW", "args": args}]);
             let program = program(&world, profile("SCMP_ACT_ERRNO", rules));
             for argument in numbers.into_iter().chain([value & second, value ^ 1 << 40, value ^ 4]) {
@@ -516,9 +542,7 @@ fn task4_arguments_of_64_bits_are_compared_in_all_seven_ways() {
 fn task4_all_conditions_of_a_rule_must_hold_and_one_rule_is_enough() {
     let world = World::new();
     let condition = |index: u32, op: &str, value: u64| json!({"index": index, "value": value, "op": format!("SCMP_CMP_{op}")});
-    let rule = |action: &str, error: u32, args: &[Value]| {
-        json!({"names": ["dup"], "action": format!("SCMP_ACT_{action}"), "errnoRet": error, "args": args})
-    };
+    let rule = |action: &str, error: u32, args: &[Value]| json!({"names": ["dup"], "action": format!("SCMP_ACT_{action}"), "errnoRet": error, "args": args});
     let rules = json!([
         rule("ALLOW", 0, &[condition(0, "EQ", 1), condition(1, "GT", 10), condition(2, "NE", 5)]),
         rule("ERRNO", 2, &[condition(0, "EQ", 1)]),

@@ -58,7 +58,13 @@ fn exec(world: &World, flags: &[&str], script: &str) -> Assert {
 #[ignore = "privileged: make vm-test"]
 fn task5_whoever_runs_in_it_is_under_the_filter() {
     let world = World::new();
-    for flags in [&[][..], &["-u", "app"], &["--cap-drop", "ALL"], &["--cap-add", "ALL"], &["-u", "app", "--cap-drop", "ALL"]] {
+    for flags in [
+        &[][..],
+        &["-u", "app"],
+        &["--cap-drop", "ALL"],
+        &["--cap-add", "ALL"],
+        &["-u", "app", "--cap-drop", "ALL"],
+    ] {
         run(&world, flags, STATUS).success().stdout(FILTERED);
     }
     // A child has it too, and nobody gets rid of it.
@@ -126,9 +132,23 @@ fn task5_the_profile_stays_the_containers_when_it_starts_again() {
     let world = World::new();
     let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]);
     let (rootfs, option) = (busybox(), all_but(&world, rules));
-    let words = ["create", "--net", "none", "--name", "web", "--tmpfs", "/tmp", "--security-opt", &option, "--rootfs"];
+    let words = [
+        "create",
+        "--net",
+        "none",
+        "--name",
+        "web",
+        "--tmpfs",
+        "/tmp",
+        "--security-opt",
+        &option,
+        "--rootfs",
+    ];
     let script = "mkdir /tmp/new 2>&1; sleep 1000";
-    world.tiny_docker([&words[..], &[rootfs.to_str().unwrap(), "sh", "-c", script]].concat()).assert().success();
+    world
+        .tiny_docker([&words[..], &[rootfs.to_str().unwrap(), "sh", "-c", script]].concat())
+        .assert()
+        .success();
     fs::remove_file(world.dir().join("profile.json")).unwrap();
     let full = "mkdir: can't create directory '/tmp/new': No space left on device\n";
     for start in 1..=2 {
@@ -326,7 +346,9 @@ fn task5_what_is_refused_can_be_logged() {
     let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_LOG"}]});
     let option = option(&world, "log.json", &profile);
     let before = log();
-    run(&world, &["--tmpfs", "/tmp", "--security-opt", &option], "mkdir /tmp/new && echo made").success().stdout("made\n");
+    run(&world, &["--tmpfs", "/tmp", "--security-opt", &option], "mkdir /tmp/new && echo made")
+        .success()
+        .stdout("made\n");
     if in_the_vm() && Path::new("/proc/sys/kernel/seccomp/actions_logged").exists() {
         until("it is in the kernel's log", || log() > before);
     }

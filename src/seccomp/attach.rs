@@ -91,7 +91,10 @@ pub fn filter_of(container: &Container) -> Result<Option<Filter>> {
         None => usual(sets::of(container)).map(Some),
         Some(text) => {
             let profile = Profile::parse(text.as_bytes());
-            profile.and_then(|profile| made_of(&profile, sets::of(container))).map(Some).context("--security-opt seccomp=…")
+            profile
+                .and_then(|profile| made_of(&profile, sets::of(container)))
+                .map(Some)
+                .context("--security-opt seccomp=…")
         }
     }
     // ANCHOR_END: day16_task5_filter_of_solution
@@ -186,7 +189,9 @@ mod tests {
     #[test]
     fn the_usual_program_is_what_the_compiler_makes_of_the_usual_profile() {
         let profile = Profile::parse(USUAL.as_bytes()).unwrap_or_else(|error| panic!("{error:#}"));
-        for (native, file) in [(Architecture::X86_64, "usual-x86-64.bpf"), (Architecture::Arm64, "usual-arm64.bpf")] {
+        for (native, file) in
+            [(Architecture::X86_64, "usual-x86-64.bpf"), (Architecture::Arm64, "usual-arm64.bpf")]
+        {
             let program = compile(&profile, native, sets::USUAL).unwrap_or_else(|error| panic!("{error:#}"));
             let bytes: Vec<u8> = program.into_iter().flat_map(Instruction::bytes).collect();
             let path = format!("{}/src/seccomp/{file}", env!("CARGO_MANIFEST_DIR"));

@@ -59,7 +59,12 @@ impl Instruction {
 
     /// From these bytes.
     pub fn from_bytes([c1, c2, yes, no, n1, n2, n3, n4]: [u8; 8]) -> Instruction {
-        Instruction { code: u16::from_ne_bytes([c1, c2]), yes, no, number: u32::from_ne_bytes([n1, n2, n3, n4]) }
+        Instruction {
+            code: u16::from_ne_bytes([c1, c2]),
+            yes,
+            no,
+            number: u32::from_ne_bytes([n1, n2, n3, n4]),
+        }
     }
 }
 

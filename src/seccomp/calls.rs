@@ -106,7 +106,7 @@ impl Architecture {
         // A line is the number of its first call, and the names of those that follow each other.
         table.lines().flat_map(|line| {
             let (first, names) = line.split_once(' ').unwrap_or_default();
-            (first.parse().unwrap_or(0)..).zip(names.split(' '))
+            (first.parse::<u32>().unwrap_or(0)..).zip(names.split(' '))
         })
     }
 

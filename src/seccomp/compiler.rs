@@ -28,7 +28,11 @@ use super::resolve::{Circumstances, Section, Verdict};
 // ANCHOR: compile
 /// The program for a container with `capabilities` under `profile`, on a machine of the
 /// architecture `native`.
-pub fn compile(profile: &Profile, native: Architecture, capabilities: CapabilitySet) -> Result<Vec<Instruction>> {
+pub fn compile(
+    profile: &Profile,
+    native: Architecture,
+    capabilities: CapabilitySet,
+) -> Result<Vec<Instruction>> {
     // ANCHOR: day16_task3_compile_solution
     let here = Circumstances::of(profile, native, capabilities)?;
     let mut builder = Builder::default();

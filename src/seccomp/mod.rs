@@ -22,7 +22,7 @@ pub mod resolve;
 pub mod show;
 
 use crate::capabilities::{Capabilities, OfExec};
-use crate::container::{Container, Mechanism};
+use crate::container::{Container, LastStep, Mechanism};
 use crate::error::Result;
 
 const DAY: u8 = 16;
@@ -49,10 +49,11 @@ pub struct FilteredExec {
 impl Mechanism for Filtered {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         // With a flag it is made anew, without one perhaps from its record.
-        let chosen = self.capabilities.take_options("seccomp").pop().map(|value| attach::read(&value));
+        let chosen =
+            self.capabilities.take_options("seccomp").pop().map(|value| attach::read(&value)).transpose()?;
         let planned = container.plan.privileges.seccomp.take();
         self.capabilities.prepare(container)?;
-        container.plan.privileges.seccomp = chosen.transpose()?.unwrap_or(planned);
+        container.plan.privileges.seccomp = chosen.unwrap_or(planned);
         filter(container)
     }
 
@@ -78,6 +79,6 @@ impl Mechanism for FilteredExec {
 /// Prepares the filter that the container is to have.
 fn filter(container: &mut Container) -> Result<()> {
     container.parts.filter = attach::filter_of(container)?;
-    container.parts.last_steps.filter = container.parts.filter.as_ref().map(|_| attach::attach as _);
+    container.parts.last_steps.filter = container.parts.filter.as_ref().map(|_| attach::attach as LastStep);
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use rustix::thread::CapabilitySet;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
 };
 use serde_json::{Value, json};
 
@@ -96,7 +97,8 @@ fn holds(condition: &Condition, call: &Call) -> bool {
 /// Whether a rule is for a container with `capabilities` on the machine `native`. The kernel here
 /// is newer than any that a profile asks for.
 fn is_there(rule: &Rule, native: Architecture, capabilities: CapabilitySet) -> bool {
-    let has = |name: &String| CapabilitySet::from_name(&name[4..]).is_some_and(|one| capabilities.contains(one));
+    let has =
+        |name: &String| CapabilitySet::from_name(&name[4..]).is_some_and(|one| capabilities.contains(one));
     let included = rule.includes.as_ref().is_none_or(|filter| {
         filter.caps.iter().all(has)
             && (filter.arches.is_empty() || filter.arches.iter().any(|name| name == native.machine()))
@@ -132,7 +134,9 @@ impl<'a> Judge<'a> {
 
     fn answer(&self, call: &Call) -> Answer {
         let (native, default) = (self.native, self.profile.default_answer());
-        if !self.profile.knows(native, call.architecture) || ![native, native.sibling()].contains(&call.architecture) {
+        if !self.profile.knows(native, call.architecture)
+            || ![native, native.sibling()].contains(&call.architecture)
+        {
             return Answer::KILL_PROCESS;
         }
         if call.architecture == Architecture::X86_64 && call.number >= X32 {
@@ -171,7 +175,11 @@ fn all_calls(profile: &Profile, dice: &mut Dice) -> Vec<Call> {
     for architecture in ALL {
         for number in (0..600).chain(strange) {
             for _ in 0..if borders.is_empty() { 1 } else { 8 } {
-                calls.push(Call { architecture, number, arguments: [(); 6].map(|()| dice.argument(&borders)) });
+                calls.push(Call {
+                    architecture,
+                    number,
+                    arguments: [(); 6].map(|()| dice.argument(&borders)),
+                });
             }
         }
     }
@@ -216,7 +224,8 @@ fn the_way_to_an_answer_is_short() {
 /// A profile, by chance: rules about few calls, so that they meet.
 fn any_profile(dice: &mut Dice, actions: &[&str]) -> Value {
     const OPERATORS: [&str; 7] = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
-    const NAMES: [&str; 8] = ["read", "openat", "socket", "clone", "personality", "mseal", "no_such", "futex_waitv"];
+    const NAMES: [&str; 8] =
+        ["read", "openat", "socket", "clone", "personality", "mseal", "no_such", "futex_waitv"];
     let rules: Vec<Value> = (0..1 + dice.below(12))
         .map(|_| {
             let args: Vec<Value> = (0..dice.below(4))
@@ -268,11 +277,14 @@ fn by_another_compiler(profile: &Profile, native: Architecture) -> Vec<Instructi
                         Operator::Equal => (SeccompCmpOp::Eq, condition.value),
                         Operator::GreaterOrEqual => (SeccompCmpOp::Ge, condition.value),
                         Operator::Greater => (SeccompCmpOp::Gt, condition.value),
-                        Operator::MaskedEqual => (SeccompCmpOp::MaskedEq(condition.value), condition.value_two),
+                        Operator::MaskedEqual => {
+                            (SeccompCmpOp::MaskedEq(condition.value), condition.value_two)
+                        }
                     };
                     SeccompCondition::new(condition.index as u8, SeccompCmpArgLen::Qword, op, value)
                 });
-                let conditions = conditions.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}"));
+                let conditions =
+                    conditions.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}"));
                 SeccompRule::new(conditions).unwrap_or_else(|error| panic!("{error}"))
             })
             .collect();
@@ -280,12 +292,15 @@ fn by_another_compiler(profile: &Profile, native: Architecture) -> Vec<Instructi
             rules.insert(number.into(), cases);
         }
     }
-    let architecture =
-        if native == Architecture::X86_64 { TargetArch::x86_64 } else { TargetArch::aarch64 };
+    let architecture = if native == Architecture::X86_64 { TargetArch::x86_64 } else { TargetArch::aarch64 };
     let filter = SeccompFilter::new(rules, SeccompAction::Errno(1), SeccompAction::Allow, architecture);
-    let program: BpfProgram =
-        filter.and_then(TryInto::try_into).unwrap_or_else(|error| panic!("{error}"));
-    let instruction = |one: &seccompiler::sock_filter| Instruction { code: one.code, yes: one.jt, no: one.jf, number: one.k };
+    let program: BpfProgram = filter.and_then(TryInto::try_into).unwrap_or_else(|error| panic!("{error}"));
+    let instruction = |one: &seccompiler::sock_filter| Instruction {
+        code: one.code,
+        yes: one.jt,
+        no: one.jf,
+        number: one.k,
+    };
     program.iter().map(instruction).collect()
 }
 
@@ -294,7 +309,7 @@ fn another_compiler_says_the_same() {
     let mut dice = Dice(3);
     let chance: Vec<Profile> =
         (0..20).map(|_| parse(&any_profile(&mut dice, &["ALLOW"]).to_string())).collect();
-    for profile in [&[parse(USUAL)], &chance[..]].concat() {
+    for profile in [&[parse(USUAL)][..], &chance[..]].concat() {
         for native in [Architecture::X86_64, Architecture::Arm64] {
             let ours = compile(&profile, native, sets::USUAL).unwrap_or_else(|error| panic!("{error:#}"));
             let theirs = by_another_compiler(&profile, native);

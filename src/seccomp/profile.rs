@@ -134,7 +134,9 @@ pub struct Filter {
 // ANCHOR_END: profile
 
 /// Programs that write a profile write `null` for an empty list.
-fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> std::result::Result<Vec<T>, D::Error> {
+fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<T>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -150,13 +152,13 @@ impl Profile {
         if !profile.architectures.is_empty() && !profile.arch_map.is_empty() {
             bail!("architectures, archMap: expected one of them, not both");
         }
-        profile.default_errno_ret =
-            error_number(profile.default_errno_ret, profile.default_errno.as_deref()).context("defaultErrnoRet")?;
+        profile.default_errno_ret = error_number(profile.default_errno_ret, profile.default_errno.as_deref())
+            .context("defaultErrnoRet")?;
         check_action(profile.default_action).context("defaultAction")?;
         for (at, rule) in profile.syscalls.iter_mut().enumerate() {
             rule.complete().with_context(|| format!("syscalls[{at}] ({})", rule.title()))?;
         }
-        profile.all_architectures().try_for_each(check_architecture)?;
+        profile.all_architectures().try_for_each(|name| check_architecture(name))?;
         Ok(profile)
         // ANCHOR_END: day16_task1_parse_solution
     }
@@ -173,12 +175,15 @@ impl Profile {
     /// `native`. Otherwise it is the end of the process.
     pub fn knows(&self, native: Architecture, other: Architecture) -> bool {
         let here = self.arch_map.iter().filter(|machine| machine.architecture == native.name());
-        let listed = here.flat_map(|machine| &machine.sub_architectures).chain(&self.architectures);
-        native == other || listed.into_iter().any(|name| name == other.name())
+        let mut listed = here.flat_map(|machine| &machine.sub_architectures).chain(&self.architectures);
+        native == other || listed.any(|name| name == other.name())
     }
 
     fn all_architectures(&self) -> impl Iterator<Item = &String> {
-        let mapped = self.arch_map.iter().flat_map(|machine| [&machine.architecture].into_iter().chain(&machine.sub_architectures));
+        let mapped = self
+            .arch_map
+            .iter()
+            .flat_map(|machine| [&machine.architecture].into_iter().chain(&machine.sub_architectures));
         self.architectures.iter().chain(mapped)
     }
 }
@@ -199,12 +204,18 @@ impl Rule {
         self.errno_ret = error_number(self.errno_ret, self.errno.as_deref()).context("errnoRet")?;
         for (at, condition) in self.args.iter().enumerate() {
             if condition.index > 5 {
-                bail!("args[{at}].index is {}; expected 0 to 5: no call has more than six arguments", condition.index);
+                bail!(
+                    "args[{at}].index is {}; expected 0 to 5: no call has more than six arguments",
+                    condition.index
+                );
             }
         }
         for (what, filter) in [("includes", &self.includes), ("excludes", &self.excludes)] {
             let version = filter.as_ref().and_then(|filter| filter.min_kernel.as_deref());
-            version.filter(|version| !version.is_empty()).map_or(Ok(()), |version| kernel_version(version).map(drop)).with_context(|| format!("{what}.minKernel"))?;
+            version
+                .filter(|version| !version.is_empty())
+                .map_or(Ok(()), |version| kernel_version(version).map(drop))
+                .with_context(|| format!("{what}.minKernel"))?;
         }
         Ok(())
     }
@@ -228,7 +239,7 @@ fn check_action(action: Action) -> Result<()> {
     Ok(())
 }
 
-fn check_architecture(name: &String) -> Result<()> {
+fn check_architecture(name: &str) -> Result<()> {
     if !name.starts_with("SCMP_ARCH_") {
         let ours: Vec<&str> = ALL.iter().map(|architecture| architecture.name()).collect();
         bail!("architecture {name:?}: expected names such as {}", ours.join(", "));
@@ -246,7 +257,11 @@ fn error_number(number: Option<u32>, name: Option<&str>) -> Result<Option<u32>> 
     }
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
     let found = (1..=LARGEST_ERROR).find(|number| format!("{:?}", Errno::from_raw(*number as i32)) == name);
-    Ok(Some(found.with_context(|| format!("{name:?} is no error's name; expected one of errno(3), such as EPERM"))?))
+    Ok(Some(
+        found.with_context(|| {
+            format!("{name:?} is no error's name; expected one of errno(3), such as EPERM")
+        })?,
+    ))
 }
 
 /// A version of the kernel, as far as a profile has it: `6.1` of `6.1.0-49-amd64`.

@@ -61,8 +61,8 @@ pub struct Circumstances {
 impl Circumstances {
     /// Those of a container with `capabilities` on a machine of the architecture `native`.
     pub fn of(profile: &Profile, native: Architecture, capabilities: CapabilitySet) -> Result<Circumstances> {
-        let filters = profile.syscalls.iter().flat_map(|rule| rule.includes.iter().chain(&rule.excludes));
-        let wanted = filters.into_iter().any(|filter| filter.min_kernel.is_some());
+        let mut filters = profile.syscalls.iter().flat_map(|rule| rule.includes.iter().chain(&rule.excludes));
+        let wanted = filters.any(|filter| filter.min_kernel.is_some());
         let kernel = wanted.then(this_kernel).transpose()?;
         Ok(Circumstances { native, kernel, capabilities })
     }
@@ -88,10 +88,15 @@ fn this_kernel() -> Result<KernelVersion> {
 /// exclude it. (moby/profiles, `seccomp/seccomp_linux.go`)
 fn counts(rule: &Rule, here: &Circumstances) -> bool {
     // ANCHOR: day16_task2_counts_solution
-    let (includes, excludes) = (rule.includes.clone().unwrap_or_default(), rule.excludes.clone().unwrap_or_default());
+    let (includes, excludes) =
+        (rule.includes.clone().unwrap_or_default(), rule.excludes.clone().unwrap_or_default());
     let is_here = |arches: &[String]| arches.iter().any(|name| name == here.native.machine());
     let is_new_enough = |filter: &Filter| {
-        filter.min_kernel.as_deref().filter(|version| !version.is_empty()).map(|version| here.is_at_least(version))
+        filter
+            .min_kernel
+            .as_deref()
+            .filter(|version| !version.is_empty())
+            .map(|version| here.is_at_least(version))
     };
     let is_excluded = is_here(&excludes.arches)
         || excludes.caps.iter().any(|name| here.has(name))
@@ -137,8 +142,12 @@ impl Section {
             }
             Entry::Occupied(entry) if entry.get().cases.is_empty() => {}
             Entry::Occupied(mut entry) => entry.get_mut().cases.extend(cases),
-            Entry::Vacant(entry) if cases.is_empty() => drop(entry.insert(Verdict::always(rule.answer()))),
-            Entry::Vacant(entry) => drop(entry.insert(Verdict { cases, otherwise: self.default })),
+            Entry::Vacant(entry) if cases.is_empty() => {
+                entry.insert(Verdict::always(rule.answer()));
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Verdict { cases, otherwise: self.default });
+            }
         }
         // ANCHOR_END: day16_task2_add_solution
     }

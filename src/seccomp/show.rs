@@ -131,7 +131,8 @@ fn heading(profile: &Profile) -> Result<String> {
     let known: HashMap<&str, u32> = ALL.into_iter().flat_map(Architecture::numbers).collect();
     let mut heading = format!("# a call that no rule names: {}\n", profile.default_answer());
     for architecture in ALL.into_iter().filter(|other| [native, native.sibling()].contains(other)) {
-        let looked_at = if profile.knows(native, architecture) { "looked at" } else { "the end of the process" };
+        let looked_at =
+            if profile.knows(native, architecture) { "looked at" } else { "the end of the process" };
         let _ = writeln!(heading, "# a call by the numbers of {}: {looked_at}", architecture.machine());
     }
     let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
@@ -160,7 +161,8 @@ fn listing(program: &[Instruction]) -> String {
             here.loaded = Some(instruction.number);
         }
         for (next, holds) in successors(at, *instruction) {
-            let named = ALL.into_iter().find(|architecture| architecture.audit_number() == instruction.number);
+            let named =
+                ALL.into_iter().find(|architecture| architecture.audit_number() == instruction.number);
             let is_it = holds && here.loaded == Some(ARCHITECTURE);
             let architecture = if is_it { named } else { here.architecture };
             if let Some(known) = known.get_mut(next) {

@@ -17,7 +17,14 @@ static BEFORE_MAIN: extern "C" fn() = {
             let (number, mut next) = (words.next().expect("a call"), || words.next().unwrap_or(0_i64));
             let arguments = [next(), next(), next(), next(), next(), next()];
             let result = if by_x86 { x86_call(number, arguments[0]) } else { native_call(number, arguments) };
-            println!("{}", if result < 0 { format!("{:?}", nix::errno::Errno::from_raw(-result as i32)) } else { "ok".into() });
+            println!(
+                "{}",
+                if result < 0 {
+                    format!("{:?}", nix::errno::Errno::from_raw(-result as i32))
+                } else {
+                    "ok".into()
+                }
+            );
         }
         std::process::exit(0);
     }
@@ -53,10 +60,5 @@ fn x86_call(_number: i64, _argument: i64) -> i64 {
 /// The flags of `run` that bring the program, and have it make `calls`; and what it is called there.
 pub fn flags(calls: &str) -> [String; 4] {
     let program: PathBuf = std::env::current_exe().expect("this program");
-    [
-        "-v".into(),
-        format!("{}:/probe:ro", program.display()),
-        "-e".into(),
-        format!("{CALLS}={calls}"),
-    ]
+    ["-v".into(), format!("{}:/probe:ro", program.display()), "-e".into(), format!("{CALLS}={calls}")]
 }
