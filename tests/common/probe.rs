@@ -58,7 +58,10 @@ fn x86_call(_number: i64, _argument: i64) -> i64 {
 }
 
 /// The flags of `run` that bring the program, and have it make `calls`; and what it is called there.
-pub fn flags(calls: &str) -> [String; 4] {
+pub fn flags(calls: &str) -> ([String; 4], String) {
     let program: PathBuf = std::env::current_exe().expect("this program");
-    ["-v".into(), format!("{}:/probe:ro", program.display()), "-e".into(), format!("{CALLS}={calls}")]
+    let (dir, name) = (program.parent().expect("a directory"), program.file_name().expect("a name"));
+    let mount = format!("{}:/srv:ro", dir.display());
+    let flags = ["-v".into(), mount, "-e".into(), format!("{CALLS}={calls}")];
+    (flags, format!("/srv/{}", name.to_string_lossy()))
 }
