@@ -37,7 +37,7 @@ struct OldHierarchy(PathBuf);
 impl OldHierarchy {
     fn mount(dir: PathBuf) -> OldHierarchy {
         fs::create_dir(&dir).unwrap();
-        let output = by_mount(&format!("mount -t cgroup -o none,name=museum museum {}", dir.display()));
+        let output = sh(&format!("mount -t cgroup -o none,name=museum museum {}", dir.display()));
         assert!(output.status.success(), "the host has no such hierarchy: {}", said(&output));
         OldHierarchy(dir)
     }
@@ -47,19 +47,19 @@ impl Drop for OldHierarchy {
     fn drop(&mut self) {
         let gone = || {
             let _ = fs::remove_dir(self.0.join("child"));
-            by_mount(&format!("mountpoint -q {0} && umount {0}", self.0.display()));
+            sh(&format!("mountpoint -q {0} && umount {0}", self.0.display()));
             !fs::read_to_string("/proc/self/cgroup").unwrap().contains("name=museum")
         };
         if !std::thread::panicking() {
             until("the host has no such hierarchy any more", gone);
         } else {
-            (0..20).any(|_| gone());
+            let _ = (0..20).any(|_| gone());
         }
     }
 }
 
 /// Here, and not in a mount namespace of its own.
-fn by_mount(script: &str) -> Output {
+fn sh(script: &str) -> Output {
     std::process::Command::new("sh").args(["-c", script]).output().unwrap()
 }
 

@@ -8,7 +8,7 @@
 //! An attempt may fail for a reason of its own: a tool that is missing, a mistake in it. So each
 //! one has a control. It works on day 3, or in a container that is privileged (day 15 has a second
 //! cell for that), or it is done once more by hand, without our runtime, and has to work there.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
 mod common;

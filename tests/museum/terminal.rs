@@ -32,7 +32,7 @@ fn exhibit_tiocsti_with_t() {
 }
 
 /// A shell at a terminal runs the container, and then reads its next line.
-fn types_at_the_callers(world: &World, flags: &[&str]) -> Outcome {
+fn types_at_the_callers(_: &World, flags: &[&str]) -> Outcome {
     let (rootfs, flags, program) = (rootfs("debian"), [NO_NETWORK, flags].concat(), program(TYPES));
     let command = [&PYTHON[..], &["-c", &program]].concat();
     let script =
@@ -43,7 +43,6 @@ fn types_at_the_callers(world: &World, flags: &[&str]) -> Outcome {
     terminal.shows("the end");
     terminal.ended();
     let screen = terminal.screen();
-    let _ = world;
     if screen.contains("typed: evil.") {
         return Outcome { cell: "works".into(), said: screen };
     }
