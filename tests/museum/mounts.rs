@@ -64,13 +64,15 @@ fn exhibit_cve_2021_30465() {
         // The place of a volume; before there are any, that of /dev.
         let place = if DAY >= 11 { "volume" } else { "dev" };
         with_link(&rootfs, place, outside.to_str().unwrap());
+        // As the container's path, the same leads to a directory of the container.
+        fs::create_dir_all(rootfs.join(outside.strip_prefix("/").unwrap())).unwrap();
         let script =
             format!("mkdir -p {here}/{place}/made && mount --bind {} {here}/{place}/made", data.display());
         assert_by_hand(&format!("{script} && grep -c {to}/made /proc/self/mountinfo"), "1\n");
         fs::remove_dir(outside.join("made")).unwrap();
         let volume = format!("{}:/volume/made", data.display());
         let volume = if DAY >= 11 { vec!["-v", &volume] } else { vec![] };
-        let output = shell_on(world, &rootfs, &[&volume, flags].concat(), "cat /proc/self/mountinfo");
+        let output = shell_on(world, &rootfs, &[&volume[..], flags].concat(), "cat /proc/self/mountinfo");
         let made = fs::read_dir(&outside).unwrap().count() > 0;
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         if made || mounts.contains(&*outside.to_string_lossy()) {
