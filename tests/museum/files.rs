@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use crate::attack::{Agent, Outcome, new_path, shell};
-use crate::common::{Setting, World, said, until};
+use crate::common::{Setting, said, until};
 use crate::exhibit;
 
 /// What is read-only in /proc is so in one mount of it. Root makes another one.
