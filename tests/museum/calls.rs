@@ -75,7 +75,8 @@ fn exhibit_keyrings() {
 KEYCTL, SEARCH, READ, USER_KEYRING = 250, 10, 11, -4
 key = call(KEYCTL, SEARCH, USER_KEYRING, b"user", b"tiny-docker-museum", 0)
 text = ctypes.create_string_buffer(100)
-print(text.raw[:call(KEYCTL, READ, key, text, 100)].decode())
+length = call(KEYCTL, READ, key, text, 100)
+print(text.raw[:length].decode())
 "#;
         let output = python(world, &[NO_NETWORK, flags].concat(), script);
         let by_hand = python_by_hand(script);

@@ -49,14 +49,17 @@ pub fn compare(exhibit: &str, outcomes: &[(String, Outcome)]) {
         cells.extend(outcomes.iter().map(|(column, outcome)| (key(column), outcome.cell.clone())));
         return fs::write(FILE, text(&cells)).unwrap();
     }
+    let mut differences = String::new();
     for (column, Outcome { cell, said }) in outcomes {
         let expected = cells.get(&key(column)).map_or("nothing", String::as_str);
-        assert_eq!(
-            cell, expected,
-            "{exhibit}, day {column}: on the right is what tests/snapshots/museum.md has \
-             (make vm-test UPDATE=1 writes it anew). What was said: {said}"
-        );
+        if cell != expected {
+            writeln!(differences, "day {column}: {cell:?}, and the table has {expected:?}; {said}").unwrap();
+        }
     }
+    assert!(
+        differences.is_empty(),
+        "{exhibit} is not as in tests/snapshots/museum.md (make vm-test UPDATE=1 writes it anew): {differences}"
+    );
 }
 
 fn is_to_be_written() -> bool {
