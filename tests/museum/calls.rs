@@ -72,7 +72,9 @@ fn exhibit_keyrings() {
     exhibit("keyrings", |world, flags| {
         let key = KeyOfRoot::add();
         let script = r#"
-KEYCTL, SEARCH, READ, USER_KEYRING = 250, 10, 11, -4
+KEYCTL, LINK, SEARCH, READ, SESSION_KEYRING, USER_KEYRING = 250, 8, 10, 11, -3, -4
+# Its owner may see it. To read it is for who possesses it, which goes by what the session has.
+call(KEYCTL, LINK, USER_KEYRING, SESSION_KEYRING)
 key = call(KEYCTL, SEARCH, USER_KEYRING, b"user", b"tiny-docker-museum", 0)
 text = ctypes.create_string_buffer(100)
 length = call(KEYCTL, READ, key, text, 100)
