@@ -70,14 +70,16 @@ fn new_session_keyring() -> Result<()> {
     })
 }
 
+/// Of the process that asks. (proc_pid_oom_score_adj(5))
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+
 /// Sets oom_score_adj to 0. With the caller's -1000 (sshd's, systemd's) the kernel may not
 /// kill what exceeds a memory limit, and it would hang. A positive one may stay: to lower
 /// it takes a privilege, and it harms nobody but the container. (proc_pid_oom_score_adj(5))
 fn may_be_killed_for_memory() -> Result<()> {
-    const FILE: &str = "/proc/self/oom_score_adj";
-    let describe = || (format!("write 0 > {FILE}"), format!("echo 0 >{FILE}"));
-    step(1, describe, || match files::write(FILE, "0") {
-        Err(error) if is_negative(FILE) => Err(error),
+    let describe = || (format!("write 0 > {OOM_SCORE_ADJ}"), format!("echo 0 >{OOM_SCORE_ADJ}"));
+    step(1, describe, || match files::write(OOM_SCORE_ADJ, "0") {
+        Err(error) if is_negative(OOM_SCORE_ADJ) => Err(error),
         _ => Ok(()),
     })
 }
@@ -85,9 +87,8 @@ fn may_be_killed_for_memory() -> Result<()> {
 /// Sets oom_score_adj to what somebody has asked for: from -1000, the kernel never kills it when
 /// memory is short, to 1000, it is the first. Less than the caller's takes CAP_SYS_RESOURCE. (day 15)
 pub fn set_oom_score_adj(value: i32) -> Result<()> {
-    const FILE: &str = "/proc/self/oom_score_adj";
-    let describe = || (format!("write {value} > {FILE}"), format!("echo {value} >{FILE}"));
-    step(15, describe, || files::write(FILE, &value.to_string())).with_context(|| {
+    let describe = || (format!("write {value} > {OOM_SCORE_ADJ}"), format!("echo {value} >{OOM_SCORE_ADJ}"));
+    step(15, describe, || files::write(OOM_SCORE_ADJ, &value.to_string())).with_context(|| {
         format!(
             "--oom-score-adj {value}: expected at least the caller's own, or that it has CAP_SYS_RESOURCE"
         )

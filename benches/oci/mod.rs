@@ -12,6 +12,24 @@ use serde_json::{Value, json};
 /// Of the cgroup, in bytes.
 const MEMORY: u64 = 128 << 20;
 
+/// What a container's root may do, in the three sets that are not empty: Docker's fourteen.
+const USUAL: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
 /// `program`, an OCI runtime, with `namespaces` besides those of day 3, and with
 /// "cgroup" among them a limit of its memory. An error says why it cannot run here.
 pub fn command(
@@ -38,6 +56,7 @@ pub fn bundle(program: &str, dir: &Path, rootfs: &Path, namespaces: &[&str], wor
     if !words.is_empty() {
         config["process"]["args"] = json!(words);
     }
+    config["process"]["capabilities"] = json!({ "bounding": USUAL, "effective": USUAL, "permitted": USUAL });
     let linux = &mut config["linux"];
     let kinds = namespaces.iter().map(|kind| json!({ "type": kind }));
     linux["namespaces"].as_array_mut().unwrap().extend(kinds);

@@ -4,15 +4,12 @@
 //! Neither root nor a capability is an answer. A process gets its label when it executes a
 //! program, and says beforehand which. (kernel: admin-guide/LSM)
 
-use std::path::Path;
-
 use anyhow::{Context, bail};
 use nix::unistd::getpid;
-use rustix::fs::statfs;
 
 use crate::error::Result;
 use crate::explain::{shell, step};
-use crate::files;
+use crate::files::{has_apparmor, has_selinux};
 use crate::privileges::Privileges;
 
 use super::DAY;
@@ -81,17 +78,6 @@ pub fn check(privileges: &Privileges) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn has_apparmor() -> bool {
-    files::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
-}
-
-/// By its file system: a directory of that name is on every kernel that was built with it.
-fn has_selinux() -> bool {
-    const SELINUX_MAGIC: u32 = 0xf97c_ff8c;
-    let dir = Path::new("/sys/fs/selinux");
-    statfs(dir).is_ok_and(|found| found.f_type as u32 == SELINUX_MAGIC) && dir.join("status").exists()
 }
 
 // ANCHOR: for_the_next_exec

@@ -116,7 +116,11 @@ fn set_of(names: &[String]) -> CapabilitySet {
 
 /// Errors for a capability that somebody has asked for by name, and that this process cannot give.
 pub fn check(privileges: &Privileges) -> Result<()> {
-    let missing = set_of(&privileges.cap_add).difference(bounding_set()?);
+    let added = set_of(&privileges.cap_add);
+    if added.is_empty() {
+        return Ok(());
+    }
+    let missing = added.difference(bounding_set()?);
     if let Some((name, _)) = missing.iter_names().next() {
         bail!(
             "--cap-add {name}: this process may not have it itself, and cannot give it; \

@@ -1,14 +1,12 @@
 //! Day 10: what day 15 needs of this machine, beyond what the days before it need.
 
-use std::path::Path;
-
 use anyhow::Context;
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set};
 
 use crate::cgroups::place;
 use crate::error::Result;
-use crate::files;
+use crate::files::{has_apparmor, has_selinux};
 use crate::kernel;
 
 use super::{Found, fine};
@@ -51,10 +49,7 @@ pub fn device_filter() -> Result<Found> {
 
 /// The modules that give labels; a container has one if somebody asks for it.
 pub fn labels() -> Result<Found> {
-    let apparmor =
-        files::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
-    let selinux = Path::new("/sys/fs/selinux/enforce").exists();
-    fine(match (apparmor, selinux) {
+    fine(match (has_apparmor(), has_selinux()) {
         (true, true) => "AppArmor, SELinux",
         (true, false) => "AppArmor",
         (false, true) => "SELinux",
