@@ -104,11 +104,12 @@ add_crate() { # NAME CRATE DAY [TEST-PROGRAMS]
 }
 
 # FILTER is words for the test programs: beginnings of names, --exact, --skip.
-# VARIABLE=VALUE is in the environment of the tests.
-add_run() { # green|red JOB [REASON] [FILTER] [VARIABLE=VALUE]
+# VARIABLE=VALUE is in the environment of the tests. PROGRAMS are words too; else all.
+add_run() { # green|red JOB [REASON] [FILTER] [VARIABLE=VALUE] [PROGRAMS]
     local program
-    for program in "$stage/crates/$crate_added"/tests/*; do
-        # shellcheck disable=SC2086  # $4 is words
+    # shellcheck disable=SC2086  # $4 and $6 are words
+    for program in ${6:-$(ls "$stage/crates/$crate_added/tests")}; do
+        program=$stage/crates/$crate_added/tests/$program
         "$program" --list --include-ignored ${4:-} 2>/dev/null | sed -n 's/: test$//p' |
             awk -v OFS='\t' -v crate="$crate_added" -v program="${program##*/}" -v expect="$1" -v job="$2" \
                 -v reason="${3:--}" -v variable="${5:--}" '{ print crate, program, $0, expect, job, reason, variable }' || return
