@@ -37,6 +37,13 @@ test_programs() { # FIRST LAST
     for ((day = $1; day <= $2; day++)); do basename --suffix=.rs "$repo"/tests/day"$day"_*.rs; done
 }
 
+# The test programs that are compared with what is written down of DAY: what people read, and, from
+# day 3 on, which ways out of a container there are.
+programs_of_every_day() { # DAY
+    echo golden
+    [ "$1" -lt 3 ] || echo museum
+}
+
 # On a terminal shows what comes, each line in the place of the one before, and nothing at
 # the end; in a log nothing.
 in_place() { # TITLE

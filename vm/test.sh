@@ -22,7 +22,7 @@ build_all() {
     for day in "${days[@]}"; do
         tests='' short=''
         if [ -z "$whole" ]; then
-            [ "$day" = "$newest" ] || tests="$(test_programs "$day" "$day") golden"
+            [ "$day" = "$newest" ] || tests="$(test_programs "$day" "$day") $(programs_of_every_day "$day")"
             [ "$day" = "$newest" ] && [ -n "${LONG:-}" ] || short="--skip _long_"
         fi
         add_crate "day$day" "$repo" "$day" "$tests" && add_run green "day$day" "" "$short" || return

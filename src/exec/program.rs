@@ -22,13 +22,11 @@ use rustix::fs::{SealFlags, StatVfsMountFlags, fcntl_get_seals, statvfs};
 use crate::error::Result;
 use crate::explain::step;
 use crate::kernel;
+use crate::own_file::OWN;
 use crate::rootfs::mount::{READ_ONLY, take};
 use crate::stop::init::sealed_program;
 
 const DAY: u8 = 14;
-
-/// What this process executes, by whatever path it was started.
-const OWN: &str = "/proc/self/exe";
 
 /// For `exec`, before anybody has looked at its flags: this program would only look at them again.
 /// Where `exec` is not the first word, or where this fails, `exec` itself comes to it.

@@ -749,6 +749,7 @@ fn has_signal(pid: Pid, field: &str, signal: Signal) -> bool {
 struct Traces {
     mounts: BTreeSet<String>,
     cgroups: BTreeSet<String>,
+    hierarchies: BTreeSet<String>,
     interfaces: BTreeSet<String>,
     nft_rules: BTreeSet<String>,
     files: BTreeSet<String>,
@@ -783,6 +784,7 @@ impl Traces {
         Traces {
             mounts: lines(&mountinfo()),
             cgroups: if alone { cgroups() } else { BTreeSet::new() },
+            hierarchies: hierarchies(),
             interfaces: if alone { interfaces() } else { BTreeSet::new() },
             nft_rules: if alone && is_any_table() { nft_rules() } else { BTreeSet::new() },
             files,
@@ -801,6 +803,7 @@ fn left_behind(before: &Traces, own: &Path) -> Vec<String> {
         for (kind, before, now) in [
             ("mount", &before.mounts, &now.mounts),
             ("cgroup", &before.cgroups, &now.cgroups),
+            ("hierarchy of cgroups", &before.hierarchies, &now.hierarchies),
             ("interface", &before.interfaces, &now.interfaces),
             ("nft rule", &before.nft_rules, &now.nft_rules),
             ("file", &before.files, &now.files),
@@ -874,6 +877,12 @@ fn cgroups() -> BTreeSet<String> {
         });
     }
     found
+}
+
+/// Those of version 1, wherever they are mounted: each is a line for every process. (cgroups(7))
+fn hierarchies() -> BTreeSet<String> {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    text.lines().filter(|line| !line.starts_with("0::")).map(str::to_string).collect()
 }
 
 fn interfaces() -> BTreeSet<String> {
