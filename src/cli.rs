@@ -368,6 +368,8 @@ impl Cli {
 
     /// Does what the command line says. Returns the exit code.
     pub fn execute(self) -> Result<u8> {
+        #[cfg(feature = "day3-rootfs")]
+        crate::rootfs::own_file::require_own_root()?;
         if self.general.explain {
             explain::turn_on();
         }

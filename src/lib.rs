@@ -23,8 +23,7 @@
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it is to be, [`privileges`] what of root's power it has,
-//! [`inherited`] what of its caller stays with it, [`own_file`] keeps its own program out of it,
-//! [`identity`] gives it its user, [`command`]
+//! [`inherited`] what of its caller stays with it, [`identity`] gives it its user, [`command`]
 //! becomes the command, [`report`] tells whether it did, [`wait`] waits for it.
 //! [`kernel`] holds the few system calls that no library wraps, [`files`] reads and writes
 //! what the kernel shows as files, [`explain`] is the narration, [`stream`] the one way to
@@ -43,7 +42,6 @@ pub mod files;
 pub mod identity;
 pub mod inherited;
 pub mod kernel;
-pub mod own_file;
 pub mod plan;
 pub mod privileges;
 pub mod report;

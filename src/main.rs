@@ -4,13 +4,9 @@ use std::io::{ErrorKind, stderr, stdout};
 use std::process::ExitCode;
 
 use tiny_docker_rs::cli::Cli;
-use tiny_docker_rs::{error, own_file, stream};
+use tiny_docker_rs::{error, stream};
 
 fn main() -> ExitCode {
-    if let Err(error) = own_file::require_own_root() {
-        error::print(&error);
-        return ExitCode::from(error::RUNTIME_ERROR);
-    }
     let code = match Cli::from_arguments() {
         Ok(cli) => cli.execute().unwrap_or_else(|error| {
             error::print(&error);

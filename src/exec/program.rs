@@ -22,8 +22,8 @@ use rustix::fs::{SealFlags, StatVfsMountFlags, fcntl_get_seals, statvfs};
 use crate::error::Result;
 use crate::explain::step;
 use crate::kernel;
-use crate::own_file::OWN;
 use crate::rootfs::mount::{READ_ONLY, take};
+use crate::rootfs::own_file::OWN;
 use crate::stop::init::sealed_program;
 
 const DAY: u8 = 14;

@@ -8,6 +8,7 @@
 
 pub mod devices;
 pub mod mount;
+pub mod own_file;
 pub mod planned;
 pub mod process;
 

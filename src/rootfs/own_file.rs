@@ -1,4 +1,4 @@
-//! This program's own file, and where it must not be started.
+//! Day 3: this program's own file, and where it must not be started.
 //!
 //! A container chooses what its command is. One that is a link to `/proc/self/exe`, or a script
 //! whose first line is `#!/proc/self/exe`, has the kernel execute once more what the child is at
