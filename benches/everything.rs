@@ -1,6 +1,6 @@
 //! `make bench`, its part in the VM: from starting the runtime to its exit, with
-//! `/bin/true` as the command, and all that the days up to 15 bring: record, log,
-//! memory limit, its own network on a bridge, capabilities, device filter. Against the
+//! `/bin/true` as the command, and all that the days up to 16 bring: record, log,
+//! memory limit, its own network on a bridge, capabilities, device filter, seccomp. Against the
 //! kernel's floor (floor.c), crun and runc.
 //!
 //! vm/bench.sh puts the programs into the guest, and makes what the floor needs.

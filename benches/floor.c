@@ -3,11 +3,12 @@
  * left is the price of the kernel's own work.
  *
  * usage: floor ROOTFS COMMAND [ARG...]                     day 3's world
- *        floor --all STATE_DIR ROOTFS COMMAND [ARG...]     all of it, to day 15
+ *        floor --all STATE_DIR ROOTFS COMMAND [ARG...]     all of it, to day 16
  *
- * cc -O2 -static. For --all, the bridge floor0 and the cgroup tiny-docker-floor
- * must be there (vm/bench.sh makes them). -DCGROUP=0 leaves the cgroup out, for
- * a machine without version 2. The cable is left to the kernel, as by tiny-docker.
+ * cc -O2 -static, in the repository, for the filter of day 16 is taken from there. For
+ * --all, the bridge floor0 and the cgroup tiny-docker-floor must be there (vm/bench.sh
+ * makes them). -DCGROUP=0 leaves the cgroup out, for a machine without version 2. The
+ * cable is left to the kernel, as by tiny-docker.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -16,6 +17,7 @@
 #include <grp.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/if_link.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -23,6 +25,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/magic.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <linux/veth.h>
 #include <net/if.h>
 #include <poll.h>
@@ -662,9 +665,27 @@ static void give_up(void)
             MUST(prctl(PR_CAPBSET_DROP, number));
     }
     MUST(syscall(SYS_capget, &header, sets));
-    sets[0].effective = sets[0].permitted = sets[0].permitted & usual;
+    /* To attach the filter takes one more, which goes with the exec. */
+    sets[0].effective = sets[0].permitted = sets[0].permitted & (usual | 1 << CAP_SYS_ADMIN);
     sets[1].effective = sets[1].permitted = sets[0].inheritable = sets[1].inheritable = 0;
     MUST(syscall(SYS_capset, &header, sets));
+}
+
+/* ---- day 16: which system calls it may make: the program that tiny-docker attaches ---- */
+
+#ifdef __x86_64__
+#define FILTER "src/seccomp/usual-x86-64.bpf"
+#else
+#define FILTER "src/seccomp/usual-arm64.bpf"
+#endif
+__asm__(".pushsection .rodata\n.balign 8\n"
+        ".globl filter_begin, filter_end\nfilter_begin: .incbin \"" FILTER "\"\nfilter_end:\n.popsection");
+extern struct sock_filter filter_begin[], filter_end[];
+
+static void filter_calls(void)
+{
+    struct sock_fprog program = { .len = filter_end - filter_begin, .filter = filter_begin };
+    MUST(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program));
 }
 
 /* ---- day 5: what the command writes is written down and passed on ---- */
@@ -731,6 +752,7 @@ static int everything(const char *state, const char *rootfs, char **command)
         MUST(dup2(out[1], 1));
         MUST(dup2(err[1], 2));
         give_up();
+        filter_calls();
         become(command);
     }
     close(out[1]);

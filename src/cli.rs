@@ -138,6 +138,8 @@ enum Command {
     #[cfg(feature = "day14-exec")]
     #[command(flatten)]
     Running(running::RunningCommand),
+    #[cfg(feature = "day16-seccomp")]
+    Seccomp(crate::seccomp::show::SeccompCommand),
     /// Stop containers (comes to life on day 6)
     #[cfg(not(feature = "day6-stop"))]
     Stop {
@@ -220,9 +222,13 @@ struct Run {
     #[command(flatten)]
     ports: crate::ports::Ports,
 
-    #[cfg(feature = "day15-capabilities")]
+    #[cfg(all(feature = "day15-capabilities", not(feature = "day16-seccomp")))]
     #[command(flatten)]
     capabilities: crate::capabilities::Capabilities,
+
+    #[cfg(feature = "day16-seccomp")]
+    #[command(flatten)]
+    capabilities: crate::seccomp::Filtered,
 
     /// The command, and its arguments: from here on, all words are the command's
     #[cfg_attr(not(feature = "day12-images"), arg(required = true))]
@@ -296,9 +302,13 @@ struct ExecCommand {
     #[command(flatten)]
     exec: crate::exec::Exec,
 
-    #[cfg(feature = "day15-capabilities")]
+    #[cfg(all(feature = "day15-capabilities", not(feature = "day16-seccomp")))]
     #[command(flatten)]
     capabilities: crate::capabilities::OfExec,
+
+    #[cfg(feature = "day16-seccomp")]
+    #[command(flatten)]
+    capabilities: crate::seccomp::FilteredExec,
 }
 
 #[cfg(feature = "day14-exec")]
@@ -442,6 +452,8 @@ impl Cli {
             Command::Restart(restart) => restart.execute(Run::again),
             #[cfg(feature = "day14-exec")]
             Command::Running(command) => command.execute(),
+            #[cfg(feature = "day16-seccomp")]
+            Command::Seccomp(command) => command.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
         }

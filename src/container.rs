@@ -90,6 +90,8 @@ pub struct Parts {
     pub only_made: bool,
     /// The program of its init: a copy of this one, in memory; `None`: it has no init.
     pub init: Option<OwnedFd>,
+    /// What the kernel asks before each of its system calls; `None`: it makes any. (day 16)
+    pub filter: Option<Filter>,
     /// Whether no filter keeps it from the host's devices, for it has no cgroup. (day 15)
     pub unfiltered: bool,
     /// The container that its command is one more process of; `None`: it has one of its own.
@@ -118,15 +120,30 @@ pub struct LastSteps {
     pub privileges: Option<LastStep>,
     /// Leaves an init behind, which has then given it up too. (day 6)
     pub init: Option<LastStep>,
+    /// Has the kernel ask a filter before each system call from there on. Nothing follows but the
+    /// exec: the command's, or the init's own. (day 16)
+    pub filter: Option<LastStep>,
 }
 
 /// One of them.
 pub type LastStep = fn(&Container) -> Result<()>;
 
 impl LastSteps {
+    /// All but the filter.
     fn in_order(&self) -> impl Iterator<Item = LastStep> {
         [self.place, self.privileges, self.init].into_iter().flatten()
     }
+}
+
+/// A filter of system calls, as the kernel takes it. (day 16)
+#[derive(Debug)]
+pub struct Filter {
+    /// A program of classic BPF: eight bytes for each instruction.
+    pub program: Vec<[u8; 8]>,
+    /// SECCOMP_FILTER_FLAG_…
+    pub flags: u32,
+    /// What it answers to what it has no rule for. For people.
+    pub otherwise: u32,
 }
 
 /// The other way to start: not in new namespaces, but in those that a container has that
@@ -449,6 +466,7 @@ fn enter(container: &mut Container, mechanisms: &mut Mechanisms, report: &Report
         last_step(container)?;
     }
     inherited::hear_signals_again()?;
+    container.parts.last_steps.filter.map_or(Ok(()), |attach| attach(container))?;
     command::exec(&container.plan.command, &container.plan.environment, report)
 }
 // ANCHOR_END: enter

@@ -9,7 +9,7 @@
 //!   [`start_afresh`] and [`hear_signals_again`].
 //! - **What the caller is limited to passes on**, for to lift a restriction is not ours:
 //!   resource limits, nice value, scheduling policy, processors, I/O priority, memory policy,
-//!   no_new_privs, seccomp filters, securebits, capabilities. (Day 7 and day 15 add limits.)
+//!   no_new_privs, seccomp filters, securebits, capabilities. (Days 7, 15 and 16 add limits.)
 //!
 //! The umask is set and open files are closed at the very start (`main`, `container::run`), for
 //! they concern the runtime too. The environment is day 3's.

@@ -340,3 +340,25 @@ pub fn attach_device_program(cgroup: BorrowedFd, program: BorrowedFd) -> io::Res
     }
 }
 // ANCHOR_END: bpf
+
+// ANCHOR: seccomp
+/// Has the kernel ask `program` before each system call of this process, and of all that it makes
+/// and becomes: classic BPF, each instruction as its eight bytes. There is no way back. (seccomp(2),
+/// SECCOMP_SET_MODE_FILTER)
+pub fn attach_call_filter(program: &[[u8; 8]], flags: u32) -> io::Result<()> {
+    const SECCOMP_SET_MODE_FILTER: c_int = 1;
+    /// The kernel's `struct sock_fprog`.
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        instructions: *const [u8; 8],
+    }
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let program = Program { length, instructions: program.as_ptr() };
+    // SAFETY: the kernel reads `program` and as many instructions as it says there are.
+    match unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+// ANCHOR_END: seccomp

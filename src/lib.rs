@@ -20,6 +20,7 @@
 //! | 13 | `ports` | Can the world reach in? |
 //! | 14 | `exec`, `supervise`, `networks` | Can it look after itself? |
 //! | 15 | `capabilities` | Root, but how much of it? |
+//! | 16 | `seccomp` | Which questions may it ask the kernel? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it is to be, [`privileges`] what of root's power it has,
@@ -96,3 +97,6 @@ pub mod supervise;
 
 #[cfg(feature = "day15-capabilities")]
 pub mod capabilities;
+
+#[cfg(feature = "day16-seccomp")]
+pub mod seccomp;

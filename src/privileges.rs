@@ -32,6 +32,10 @@ pub struct Privileges {
     /// `container_t`. The others are the caller's.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub label: BTreeMap<String, String>,
+    /// The profile that says which system calls it may make: the text of it, or `unconfined`;
+    /// `None`: the usual one. (day 16)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<String>,
     /// Its resource limits, by their names without `RLIMIT_`, in lower case.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ulimits: BTreeMap<String, Ulimit>,

@@ -15,7 +15,9 @@ use std::process::{Command, Stdio};
 use common::World;
 
 /// The newest day of this build.
-const DAY: u8 = if cfg!(feature = "day15-capabilities") {
+const DAY: u8 = if cfg!(feature = "day16-seccomp") {
+    16
+} else if cfg!(feature = "day15-capabilities") {
     15
 } else if cfg!(feature = "day14-exec") {
     14
@@ -102,6 +104,8 @@ fn help_is_as_it_was() {
         "network connect",
         "network disconnect",
         "network prune",
+        "seccomp",
+        "seccomp show",
     ];
     let there = match DAY {
         1..=3 => 4,
@@ -112,6 +116,7 @@ fn help_is_as_it_was() {
         11 => 19,
         12 => 33,
         13 => 34,
+        14 | 15 => 52,
         _ => commands.len(),
     };
     let of_commands = commands[..there].iter().map(|command| command.split(' ').chain(["--help"]).collect());
@@ -147,9 +152,10 @@ fn explain_is_as_it_was() {
             "--explain run --rootfs rootfs --ip 10.10.0.7 -p 8080:80 -p 10.10.0.1:5353:53/udp -p 127.0.0.1:9090:90 --rm sh -c true"
         }
         14 => "--explain run --rootfs rootfs --net back --network-alias db --rm sh -c true",
-        _ => {
+        15 => {
             "--explain run --rootfs rootfs --net none -u app --cap-drop ALL --cap-add CHOWN --device /dev/kmsg:/dev/log/kernel:r --ulimit nofile=1024:2048 --sysctl net.core.somaxconn=64 --oom-score-adj 100 --shm-size 1m --group-add 27 --security-opt no-new-privileges --rm sh -c true"
         }
+        _ => "--explain run --rootfs rootfs --net none -u app --init --rm sh -c true",
     };
     if DAY >= 3 {
         world.copy_of_rootfs("rootfs");

@@ -46,6 +46,8 @@ type_it tiny-docker network rm back
 type_it tiny-docker run --rm --rootfs rootfs/busybox sh -c 'id -un; date -s 2030-01-01' || true
 type_it tiny-docker run --rm --cap-drop ALL --cap-add CHOWN --rootfs rootfs/busybox grep Cap /proc/self/status
 type_it tiny-docker run --rm --rootfs rootfs/busybox sh -c 'mknod /dev/disk b 254 0 && cat /dev/disk' || true
+type_it tiny-docker run --rm --rootfs rootfs/debian unshare --user id || true
+type_it sh -c 'tiny-docker seccomp show | head -n 8'
 type_it mkdir -p layer/srv
 type_it tiny-docker run --name layered --layer layer --layer rootfs/busybox sh -c '
 echo "written into a layer of my own" >/srv/mine; rm /etc/os-release; ls /srv'

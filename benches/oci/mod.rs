@@ -64,6 +64,7 @@ pub fn bundle(program: &str, dir: &Path, rootfs: &Path, namespaces: &[&str], wor
         linux["cgroupsPath"] = json!(format!("/bench-{program}"));
         // Memory and swap together, which is to say no swap.
         linux["resources"] = json!({ "memory": { "limit": MEMORY, "swap": MEMORY }, "devices": devices() });
+        linux["seccomp"] = seccomp();
         config["mounts"].as_array_mut().unwrap().push(json!({
             "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
             "options": ["nosuid", "noexec", "nodev", "ro"],
@@ -84,6 +85,32 @@ fn devices() -> Value {
     ])
 }
 
+/// Which system calls it may make: Docker's profile, as Docker hands it to a runtime for a container
+/// with the usual capabilities.
+fn seccomp() -> Value {
+    let machine = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    let mut profile: Value = serde_json::from_str(include_str!("../../src/seccomp/usual.json")).unwrap();
+    let own = usize::from(machine == "arm64");
+    let mut architectures = vec![profile["archMap"][own]["architecture"].clone()];
+    architectures.extend(profile["archMap"][own]["subArchitectures"].as_array().unwrap().iter().cloned());
+    profile["architectures"] = json!(architectures);
+    profile.as_object_mut().unwrap().remove("archMap");
+    // What excludes somebody excludes those with CAP_SYS_ADMIN alone.
+    let rules = profile["syscalls"].as_array_mut().unwrap();
+    rules.retain(|rule| {
+        let all = |kind: &str, had: &str| {
+            rule["includes"][kind].as_array().is_none_or(|names| names.iter().any(|name| name == had))
+        };
+        all("caps", "CAP_SYS_CHROOT") && all("arches", machine)
+    });
+    for rule in rules {
+        let rule = rule.as_object_mut().unwrap();
+        rule.remove("includes");
+        rule.remove("excludes");
+    }
+    profile
+}
+
 /// benches/floor.c as a program.
 pub fn compiled_floor(options: &[&str]) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor.c");
@@ -94,6 +121,8 @@ pub fn compiled_floor(options: &[&str]) -> PathBuf {
         .arg("-o")
         .arg(&program)
         .arg(source)
+        // What it includes is named from here.
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .unwrap();
     assert!(compiled.success());

@@ -26,11 +26,16 @@ pub fn parse(typed: &[String], privileges: &mut Privileges) -> Result<()> {
     typed.iter().try_for_each(|option| parse_option(option, privileges))
 }
 
+/// `NAME=VALUE`, or `NAME:VALUE`; `None`: it has no value.
+pub fn split(option: &str) -> Option<(&str, &str)> {
+    option.split_once('=').or_else(|| option.split_once(':'))
+}
+
 // ANCHOR: parse_option
 /// One of them: `NAME=VALUE`, or as Docker once wrote it `NAME:VALUE`.
 fn parse_option(option: &str, privileges: &mut Privileges) -> Result<()> {
     // ANCHOR: day15_task5_parse_option_solution
-    match option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, "")) {
+    match split(option).unwrap_or((option, "")) {
         ("no-new-privileges", "true") => privileges.no_new_privileges = true,
         ("no-new-privileges", "") if option == "no-new-privileges" => privileges.no_new_privileges = true,
         ("no-new-privileges", "false") => privileges.no_new_privileges = false,

@@ -153,6 +153,17 @@ impl Capabilities {
         Ok(asked)
     }
 
+    /// Takes the values of `--security-opt NAME=VALUE` out of what was typed: for a later day, which
+    /// knows what they mean.
+    pub fn take_options(&mut self, name: &str) -> Vec<String> {
+        let value = |option: &String| {
+            labels::split(option).filter(|(one, _)| *one == name).map(|(_, value)| value.to_string())
+        };
+        let taken = self.security_opt.iter().filter_map(value).collect();
+        self.security_opt.retain(|option| value(option).is_none());
+        taken
+    }
+
     /// 0 is the usual size, as with Docker. For the kernel it would be no limit. (tmpfs(5))
     fn shm_size(&self) -> Result<Option<u64>> {
         let Some(text) = &self.shm_size else { return Ok(None) };

@@ -163,7 +163,7 @@ pub fn bound(container: &Container) -> Result<()> {
         step(DAY, describe, || too_much.iter().try_for_each(remove_capability_from_bounding_set))?;
     }
     // Changing to a user who is not root loses all of them, and the last step may need one.
-    if container.plan.privileges.needs_power_at_the_end() {
+    if needs_power_at_the_end(container) {
         let describe = || ("prctl(PR_SET_KEEPCAPS, 1)".into(), "capsh --keep=1 -- …".into());
         step(DAY, describe, || set_keep_capabilities(true))?;
     }
@@ -178,17 +178,29 @@ pub fn bound(container: &Container) -> Result<()> {
 /// more than a limit may leave.
 pub fn give_up_the_rest(container: &Container) -> Result<()> {
     let privileges = &container.plan.privileges;
-    if privileges.needs_power_at_the_end() {
+    if needs_power_at_the_end(container) {
         use_what_is_kept()?;
     }
     labels::for_the_next_exec(privileges)?;
     ulimit::set(&privileges.ulimits)?;
-    set_the_sets(of(container))?;
+    set_the_sets(of(container), until_exec(container))?;
     if privileges.no_new_privileges {
         let describe = || ("prctl(PR_SET_NO_NEW_PRIVS, 1)".into(), "setpriv --no-new-privs …".into());
         step(DAY, describe, || set_no_new_privs(true))?;
     }
     Ok(())
+}
+
+/// Whether one of the last steps, as the command's user, takes a capability.
+fn needs_power_at_the_end(container: &Container) -> bool {
+    container.plan.privileges.needs_power_at_the_end() || !until_exec(container).is_empty()
+}
+
+/// What is kept up to exec, which then takes it: root's new sets are what is in the bounding set,
+/// and anybody else's are empty. On day 16 attaching a filter takes it.
+fn until_exec(container: &Container) -> CapabilitySet {
+    let takes_it = container.parts.filter.is_some() && !container.plan.privileges.no_new_privileges;
+    if takes_it { CapabilitySet::SYS_ADMIN } else { CapabilitySet::empty() }
 }
 
 /// What [`bound`] has kept is permitted, but setuid(2) to a user who is not root has made none of
@@ -203,14 +215,14 @@ fn use_what_is_kept() -> Result<()> {
     step(DAY, describe, || set_capabilities(None, sets))
 }
 
-/// Of `allowed` root has all, permitted and effective; anybody else none, as after an exec. What a
-/// command could hand on, inheritable and ambient, nobody has. (Docker since 20.10.14,
-/// CVE-2022-24769)
-fn set_the_sets(allowed: CapabilitySet) -> Result<()> {
+/// Of `allowed` root has all, permitted and effective; anybody else none, as after an exec; and
+/// both have what is `kept` up to there. What a command could hand on, inheritable and ambient,
+/// nobody has. (Docker since 20.10.14, CVE-2022-24769)
+fn set_the_sets(allowed: CapabilitySet, kept: CapabilitySet) -> Result<()> {
     // ANCHOR: day15_task2_set_the_sets_solution
     let own = if geteuid().is_root() { allowed } else { CapabilitySet::empty() };
     // The kernel gives nobody what is not permitted already.
-    let permitted = capabilities(None)?.permitted.intersection(own);
+    let permitted = capabilities(None)?.permitted.intersection(own.union(kept));
     let sets = CapabilitySets { effective: permitted, permitted, inheritable: CapabilitySet::empty() };
     let describe = || {
         let by_hand = "setpriv --inh-caps=-all --ambient-caps=-all …";

@@ -7,6 +7,7 @@
 mod capabilities;
 mod exec;
 mod ports;
+mod seccomp;
 
 use std::fmt::Write;
 use std::fs;
@@ -183,6 +184,12 @@ impl Doctor {
                 "boot a kernel with CONFIG_CGROUP_BPF, and start from a shell with CAP_SYS_ADMIN",
             ),
             (15, "labels", Box::new(capabilities::labels), ""),
+            (
+                16,
+                "system calls",
+                Box::new(|| apart(seccomp::call_filter)),
+                "boot a kernel with CONFIG_SECCOMP_FILTER; until then, --security-opt seccomp=unconfined",
+            ),
         ];
         for (day, name, flag) in NAMESPACES {
             checks.push((day, name, Box::new(move || apart(move || namespace(flag))), HOW_MANY_NAMESPACES));

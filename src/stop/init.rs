@@ -98,6 +98,8 @@ fn become_the_init(container: &Container, command: Pid) -> Result<Infallible> {
     let variables = (container.plan.environment.iter())
         .map(|(name, value)| c_string([name, OsStr::new("="), value].into_iter().collect()))
         .collect::<Result<Vec<CString>>>()?;
+    // It is of the container too. (day 16)
+    container.parts.last_steps.filter.map_or(Ok(()), |attach| attach(container))?;
     let describe = || {
         let call = format!("execveat(the copy, [\"tiny-docker\", \"init\", \"{command}\"])");
         (call, format!("exec -a tiny-docker /dev/shm/tiny-docker init {command}"))

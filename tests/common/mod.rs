@@ -6,6 +6,8 @@
 pub mod layout;
 #[cfg(feature = "day9-net")]
 pub mod outside;
+#[cfg(feature = "day16-seccomp")]
+pub mod probe;
 #[cfg(feature = "day12-images")]
 pub mod random;
 #[cfg(feature = "day12-images")]
