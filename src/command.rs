@@ -17,16 +17,19 @@ use crate::report::Report;
 /// Where commands are looked for when nothing else is said: Docker's default.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-// ANCHOR: exec
-/// Replaces this process by `command`. Returns only when that failed, with the
-/// exit code a shell would give: 127 not found, 126 found but not executable.
-/// (execve(2))
-pub fn exec(
-    command: &[OsString],
-    environment: &BTreeMap<OsString, OsString>,
-    report: &Report,
-) -> Result<Infallible> {
-    // ANCHOR: day1_task2_exec_solution
+// ANCHOR: prepare
+/// A command, found, and put into the form that execve takes.
+pub struct Prepared {
+    program: PathBuf,
+    program_c: CString,
+    arguments: Vec<CString>,
+    variables: Vec<CString>,
+}
+
+/// Finds `command`, and puts together all that execve takes. Errors with the exit code a shell
+/// would give: 127 not found, 126 found but not executable.
+pub fn prepare(command: &[OsString], environment: &BTreeMap<OsString, OsString>) -> Result<Prepared> {
+    // ANCHOR: day1_task2_prepare_solution
     let default_path = OsString::from(DEFAULT_PATH);
     let path = environment.get(OsStr::new("PATH")).unwrap_or(&default_path);
     let program = find(&command[0], path)?;
@@ -36,17 +39,28 @@ pub fn exec(
         .map(|(name, value)| c_string([name, OsStr::new("="), value].into_iter().collect()))
         .collect::<Result<Vec<_>>>()?;
     let program_c = c_string(program.clone().into_os_string())?;
+    Ok(Prepared { program, program_c, arguments, variables })
+    // ANCHOR_END: day1_task2_prepare_solution
+}
+// ANCHOR_END: prepare
 
+// ANCHOR: exec
+/// Replaces this process by the command. Returns only when that failed, with the exit code a shell
+/// would give. (execve(2))
+pub fn exec(command: &Prepared, report: &Report) -> Result<Infallible> {
+    // ANCHOR: day1_task2_exec_solution
+    let Prepared { program, program_c, arguments, variables } = command;
     let describe = || {
-        let words: Vec<String> = command.iter().map(|word| shell(word).to_string()).collect();
-        (format!("execve({program:?}, {command:?})"), format!("exec {}", words.join(" ")))
+        let words: Vec<&OsStr> = arguments.iter().map(|word| OsStr::from_bytes(word.to_bytes())).collect();
+        let typed: Vec<String> = words.iter().map(|word| shell(word).to_string()).collect();
+        (format!("execve({program:?}, {words:?})"), format!("exec {}", typed.join(" ")))
     };
     step(1, describe, || {
         // As the last of all: what is done after it and fails would pass for the command.
         report
             .about_to_exec()
-            .and_then(|()| execve(&program_c, &arguments, &variables))
-            .map_err(|errno| not_executed(&program, errno))
+            .and_then(|()| execve(program_c, arguments, variables))
+            .map_err(|errno| not_executed(program, errno))
     })
     // ANCHOR_END: day1_task2_exec_solution
 }

@@ -466,8 +466,9 @@ fn enter(container: &mut Container, mechanisms: &mut Mechanisms, report: &Report
         last_step(container)?;
     }
     inherited::hear_signals_again()?;
+    let command = command::prepare(&container.plan.command, &container.plan.environment)?;
     container.parts.last_steps.filter.map_or(Ok(()), |attach| attach(container))?;
-    command::exec(&container.plan.command, &container.plan.environment, report)
+    command::exec(&command, report)
 }
 // ANCHOR_END: enter
 

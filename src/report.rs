@@ -110,10 +110,17 @@ impl Hearing {
 fn how_it_ended(child: &mut Child) -> Result<String> {
     let Some(status) = child.reap_soon()? else { return Ok("closed its report and did not end".into()) };
     Ok(match status.signal() {
+        Some(libc::SIGSYS) => {
+            "was killed by SIGSYS: a filter of system calls (seccomp) does not allow what a start takes: write, execve"
+                .into()
+        }
         Some(signal) => format!(
             "was killed by {}. If nobody sent that, memory was short: dmesg tells, and so does ulimit -v",
             signal_name(signal)
         ),
-        None => format!("exited with {} and gave no reason", status.code().unwrap_or_default()),
+        None => format!(
+            "exited with {} and gave no reason: perhaps a filter of system calls (seccomp) does not allow write",
+            status.code().unwrap_or_default()
+        ),
     })
 }

@@ -139,7 +139,26 @@ fn task1_what_is_no_profile_is_an_error_that_says_where() {
         (rule(json!({"names": ["dup"], "action": "SCMP_ACT_ERRNO", "errno": "EWHAT"})), "EWHAT"),
         (
             rule(json!({"names": ["dup"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "four"}})),
-            "includes.minKernel",
+            "includes: minKernel",
+        ),
+        // What is misspelt would hold for nobody.
+        (
+            rule(json!({"names": ["dup"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["SYS_CHROOT"]}})),
+            "excludes: caps: \"SYS_CHROOT\"",
+        ),
+        (
+            rule(json!({"names": ["dup"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["x86_64"]}})),
+            "includes: arches: \"x86_64\"",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_46"]}).to_string(),
+            "SCMP_ARCH_X86_46",
+        ),
+        (json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_LOG"]}).to_string(), "SECCOMP_LOG"),
+        // Of a number and a name the name counts, as with podman.
+        (
+            rule(json!({"names": ["dup"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "errno": "EWHAT"})),
+            "EWHAT",
         ),
         // Nobody is there who could decide.
         (rule(json!({"names": ["dup"], "action": "SCMP_ACT_NOTIFY"})), "SCMP_ACT_NOTIFY"),
@@ -410,6 +429,8 @@ fn task3_what_is_newer_than_a_profile_does_not_exist() {
         ("SCMP_ACT_ERRNO", "SCMP_ACT_ERRNO", ENOSYS),
         ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", ALLOW),
         ("SCMP_ACT_LOG", "SCMP_ACT_ERRNO", LOG),
+        // As with runc: who traces may know what it is.
+        ("SCMP_ACT_TRACE", "SCMP_ACT_ERRNO", 0x7ff0_0001),
     ] {
         let program = program(&world, profile(default, rule(action, "openat")));
         assert_eq!(answer(&program, OWN, newer, [0; 6]).0, expected, "{default}, {action}");
@@ -450,6 +471,8 @@ fn task3_whose_numbers_they_are_is_asked_first() {
         for number in [0x4000_0000, 0x4000_0000 + own_number, 0x4000_0208, 0x7fff_ffff] {
             assert_eq!(answer(&both, OWN, number, [0; 6]).0, ENOSYS, "{number:#x} of x32");
         }
+        // That is none of them: with it a tracer says that a call is not to be made.
+        assert_eq!(answer(&both, OWN, u32::MAX, [0; 6]).0, ALLOW, "-1");
     }
 }
 

@@ -157,6 +157,9 @@ impl Capabilities {
     /// knows what they mean.
     pub fn take_options(&mut self, name: &str) -> Vec<String> {
         let value = |option: &String| {
+            if option == name {
+                return Some(String::new());
+            }
             labels::split(option).filter(|(one, _)| *one == name).map(|(_, value)| value.to_string())
         };
         let taken = self.security_opt.iter().filter_map(value).collect();

@@ -1,6 +1,7 @@
 //! Day 10: what day 16 needs of this machine, beyond what the days before it need.
 
 use anyhow::Context;
+use nix::sys::prctl::set_no_new_privs;
 
 use crate::error::Result;
 use crate::kernel;
@@ -16,6 +17,8 @@ const YES: [[u8; 8]; 1] = [if cfg!(target_endian = "little") {
 
 /// The kernel takes a filter: that of the thread which asks, and which is about to end.
 pub fn call_filter() -> Result<Found> {
+    // Then it takes no capability; which there are, has been asked before.
+    set_no_new_privs().context("prctl(PR_SET_NO_NEW_PRIVS)")?;
     kernel::attach_call_filter(&YES, 0).context("seccomp(SECCOMP_SET_MODE_FILTER)")?;
     fine("takes our filters")
 }

@@ -71,6 +71,11 @@ impl Answer {
         }
     }
 
+    /// Whether whoever traces the process decides.
+    pub fn asks_the_tracer(self) -> bool {
+        self.0 & 0xffff_0000 == 0x7ff0_0000
+    }
+
     /// Whether the call is made.
     pub fn lets_it_through(self) -> bool {
         self == Answer::ALLOW || self == Answer::new(Action::Log, None)

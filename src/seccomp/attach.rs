@@ -18,7 +18,7 @@ use super::answer::Answer;
 use super::bpf::Instruction;
 use super::calls::Architecture;
 use super::compiler::compile;
-use super::profile::{LARGEST, Profile};
+use super::profile::{FLAGS, LARGEST, Profile, SPEC_ALLOW};
 
 /// No filter: any call may be made.
 pub const UNCONFINED: &str = "unconfined";
@@ -115,34 +115,22 @@ fn usual(capabilities: CapabilitySet) -> Result<Filter> {
 pub fn made_of(profile: &Profile, capabilities: CapabilitySet) -> Result<Filter> {
     let program = compile(profile, Architecture::native()?, capabilities)?;
     let program = program.into_iter().map(Instruction::bytes).collect();
-    Ok(Filter { program, flags: flags(profile)?, otherwise: profile.default_answer().0 })
+    Ok(Filter { program, flags: flags(profile), otherwise: profile.default_answer().0 })
 }
 
-/// All that is refused is written to the kernel's log. Not without being asked for: whoever is
-/// refused can ask again, a million times a second. (What kills is, in any case.)
-const LOG: u32 = 1 << 1;
-/// The process does without a protection against Spectre v4 that would make it slower. Kernels
-/// before 5.16 switch it on for whoever has a filter.
-const SPEC_ALLOW: u32 = 1 << 2;
-
 /// How the kernel is to take the filter. If a profile does not say it, it is as with runc.
-fn flags(profile: &Profile) -> Result<u32> {
-    let Some(names) = &profile.flags else { return Ok(SPEC_ALLOW) };
-    names.iter().try_fold(0, |flags, name| match name.as_str() {
-        "SECCOMP_FILTER_FLAG_LOG" => Ok(flags | LOG),
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(flags | SPEC_ALLOW),
-        // For all threads. There is one.
-        "SECCOMP_FILTER_FLAG_TSYNC" => Ok(flags),
-        _ => bail!(
-            "flags: {name:?}: expected SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW or SECCOMP_FILTER_FLAG_TSYNC"
-        ),
-    })
+fn flags(profile: &Profile) -> u32 {
+    let Some(names) = &profile.flags else { return SPEC_ALLOW };
+    FLAGS
+        .iter()
+        .filter(|(name, _)| names.iter().any(|one| one == name))
+        .fold(0, |flags, (_, flag)| flags | flag)
 }
 
 // ANCHOR: attach
 /// Child, the last of all before exec: from here on each of its system calls is asked about. What
-/// it needs itself until then is under the filter already: to find the command (statx, access),
-/// to tell that it is about to start (write), and execve.
+/// it needs itself until then is under the filter already: to tell that it is about to start
+/// (write), and execve. So the command has been found, and all is in memory that execve takes.
 ///
 /// The kernel lets two kinds of processes do that: those that can gain no privileges any more
 /// (no_new_privs), for a filter could make a set-user-ID program believe in what has not happened;
@@ -154,7 +142,9 @@ pub fn attach(container: &Container) -> Result<()> {
     // ANCHOR: day16_task5_attach_solution
     let Some(filter) = &container.parts.filter else { return Ok(()) };
     let describe = || {
-        let flags = if filter.flags & SPEC_ALLOW != 0 { "SECCOMP_FILTER_FLAG_SPEC_ALLOW" } else { "0" };
+        let named = FLAGS.iter().filter(|(_, flag)| filter.flags & flag != 0).map(|(name, _)| *name);
+        let flags = named.collect::<Vec<_>>().join("|");
+        let flags = if flags.is_empty() { "0" } else { &flags };
         let call = format!(
             "seccomp(SECCOMP_SET_MODE_FILTER, {flags}, {} instructions): what no rule names gets: {}",
             filter.program.len(),
@@ -170,10 +160,18 @@ pub fn attach(container: &Container) -> Result<()> {
 /// `error` with what it means here.
 fn explained(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-        Some(libc::EINVAL | libc::ENOSYS) => error.context(
-            "this kernel has no filters for system calls (CONFIG_SECCOMP_FILTER), or the caller's own allows no \
-             more; expected --security-opt seccomp=unconfined, which goes without",
+        Some(libc::EINVAL) => error.context(
+            "the kernel does not take this program: a jump leads beyond its end, no answer is there, or it does \
+             not know the flags; or it has no such filters (CONFIG_SECCOMP_FILTER). Without one: \
+             --security-opt seccomp=unconfined",
         ),
+        Some(libc::ENOSYS) => error.context(
+            "this kernel has no filters for system calls (CONFIG_SECCOMP); expected --security-opt \
+             seccomp=unconfined, which goes without",
+        ),
+        Some(libc::ENOMEM) => {
+            error.context("there are too many filters, one within the other: the caller's are asked too")
+        }
         Some(libc::EACCES) => error.context(
             "to attach a filter takes CAP_SYS_ADMIN, which the caller does not have, or --security-opt no-new-privileges",
         ),

@@ -66,6 +66,7 @@ impl Mechanism for FilteredExec {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         // Before its own capabilities: with exec --privileged the command may more, but the
         // container's filter stays, as with Docker.
+        container.parts.unfiltered = container.parts.cgroup.is_none();
         filter(container)?;
         self.capabilities.prepare(container)
     }

@@ -19,6 +19,72 @@ pub const LARGEST: usize = 1 << 20;
 /// More than an error number can be: the kernel makes 4095 of all that are more.
 const LARGEST_ERROR: u32 = 4095;
 
+/// The process does without a protection against Spectre v4 that would make it slower. Kernels
+/// before 5.16 switch it on for whoever has a filter.
+pub const SPEC_ALLOW: u32 = 1 << 2;
+
+/// How the kernel may take a filter. (seccomp(2))
+pub const FLAGS: [(&str, u32); 3] = [
+    // All that is refused is written to the kernel's log. Not without being asked for: whoever is
+    // refused can ask again, a million times a second. (What kills is, in any case.)
+    ("SECCOMP_FILTER_FLAG_LOG", 1 << 1),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", SPEC_ALLOW),
+    // For all threads. There is one.
+    ("SECCOMP_FILTER_FLAG_TSYNC", 0),
+];
+
+/// The architectures that there are: those of libseccomp, which all profiles name with
+/// `SCMP_ARCH_` before it. (libseccomp, seccomp.h)
+const ARCHITECTURES: [&str; 23] = [
+    "X86",
+    "X86_64",
+    "X32",
+    "ARM",
+    "AARCH64",
+    "MIPS",
+    "MIPS64",
+    "MIPS64N32",
+    "MIPSEL",
+    "MIPSEL64",
+    "MIPSEL64N32",
+    "PPC",
+    "PPC64",
+    "PPC64LE",
+    "S390",
+    "S390X",
+    "PARISC",
+    "PARISC64",
+    "RISCV64",
+    "LOONGARCH64",
+    "M68K",
+    "SH",
+    "SHEB",
+];
+
+/// The machines that rules name: as Go does. (moby/profiles, `seccomp/seccomp_linux.go`)
+const MACHINES: [&str; 20] = [
+    "x86",
+    "386",
+    "amd64",
+    "x32",
+    "arm",
+    "arm64",
+    "mips",
+    "mips64",
+    "mips64n32",
+    "mipsel",
+    "mipsel64",
+    "mipsel64n32",
+    "mipsle",
+    "mips64le",
+    "ppc",
+    "ppc64le",
+    "s390",
+    "s390x",
+    "riscv64",
+    "loong64",
+];
+
 // ANCHOR: profile
 /// A profile. What is no field of it is an error: a misspelt `args` would make a condition go
 /// away, and nobody would notice.
@@ -152,13 +218,15 @@ impl Profile {
         if !profile.architectures.is_empty() && !profile.arch_map.is_empty() {
             bail!("architectures, archMap: expected one of them, not both");
         }
-        profile.default_errno_ret = error_number(profile.default_errno_ret, profile.default_errno.as_deref())
-            .context("defaultErrnoRet")?;
+        let (action, name) = (profile.default_action, profile.default_errno.as_deref());
+        profile.default_errno_ret =
+            error_number(action, profile.default_errno_ret, name).context("defaultErrnoRet")?;
         check_action(profile.default_action).context("defaultAction")?;
         for (at, rule) in profile.syscalls.iter_mut().enumerate() {
             rule.complete().with_context(|| format!("syscalls[{at}] ({})", rule.title()))?;
         }
         profile.all_architectures().try_for_each(|name| check_architecture(name))?;
+        profile.flags.iter().flatten().try_for_each(|name| check_flag(name))?;
         Ok(profile)
         // ANCHOR_END: day16_task1_parse_solution
     }
@@ -197,11 +265,12 @@ impl Rule {
             }
             self.names = vec![name];
         }
-        if self.names.is_empty() {
+        if self.names.iter().all(String::is_empty) {
             bail!("names: expected the name of at least one system call");
         }
         check_action(self.action).context("action")?;
-        self.errno_ret = error_number(self.errno_ret, self.errno.as_deref()).context("errnoRet")?;
+        self.errno_ret =
+            error_number(self.action, self.errno_ret, self.errno.as_deref()).context("errnoRet")?;
         for (at, condition) in self.args.iter().enumerate() {
             if condition.index > 5 {
                 bail!(
@@ -211,11 +280,7 @@ impl Rule {
             }
         }
         for (what, filter) in [("includes", &self.includes), ("excludes", &self.excludes)] {
-            let version = filter.as_ref().and_then(|filter| filter.min_kernel.as_deref());
-            version
-                .filter(|version| !version.is_empty())
-                .map_or(Ok(()), |version| kernel_version(version).map(drop))
-                .with_context(|| format!("{what}.minKernel"))?;
+            filter.as_ref().map_or(Ok(()), Filter::check).context(what)?;
         }
         Ok(())
     }
@@ -228,7 +293,23 @@ impl Rule {
     /// For messages.
     fn title(&self) -> String {
         let name = self.name.iter().chain(&self.names).next();
-        name.map_or("without a name".into(), |name| name.clone())
+        name.map_or("without a name".into(), |name| name.escape_debug().to_string())
+    }
+}
+
+impl Filter {
+    /// What is misspelt would hold for no container, or for all.
+    fn check(&self) -> Result<()> {
+        if let Some(name) = self.caps.iter().find(|name| !name.starts_with("CAP_")) {
+            bail!("caps: {name:?}: expected names such as CAP_SYS_ADMIN");
+        }
+        if let Some(name) = self.arches.iter().find(|name| !MACHINES.contains(&name.as_str())) {
+            bail!("arches: {name:?}: expected names such as amd64, x86, arm64");
+        }
+        match self.min_kernel.as_deref() {
+            None | Some("") => Ok(()),
+            Some(version) => kernel_version(version).map(drop).context("minKernel"),
+        }
     }
 }
 
@@ -240,22 +321,37 @@ fn check_action(action: Action) -> Result<()> {
 }
 
 fn check_architecture(name: &str) -> Result<()> {
-    if !name.starts_with("SCMP_ARCH_") {
+    if !name.strip_prefix("SCMP_ARCH_").is_some_and(|name| ARCHITECTURES.contains(&name)) {
         let ours: Vec<&str> = ALL.iter().map(|architecture| architecture.name()).collect();
         bail!("architecture {name:?}: expected names such as {}", ours.join(", "));
     }
     Ok(())
 }
 
-/// An error number, given as such or by its name; the number counts.
-fn error_number(number: Option<u32>, name: Option<&str>) -> Result<Option<u32>> {
-    if let Some(number) = number {
-        if number > LARGEST_ERROR {
-            bail!("{number} is no error number; expected at most {LARGEST_ERROR}");
-        }
-        return Ok(Some(number));
+fn check_flag(name: &str) -> Result<()> {
+    if !FLAGS.iter().any(|(flag, _)| *flag == name) {
+        bail!("flags: {name:?}: expected {}", FLAGS.map(|(flag, _)| flag).join(", "));
     }
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    Ok(())
+}
+
+/// What belongs to `action`, given as a number or, as with podman, by an error's name: then the
+/// name counts. For a tracer it is no error, but any 16 bits.
+fn error_number(action: Action, number: Option<u32>, name: Option<&str>) -> Result<Option<u32>> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        let largest = if action == Action::Trace { 0xffff } else { LARGEST_ERROR };
+        if let Some(number) = number.filter(|number| *number > largest) {
+            bail!("{number} is no error number; expected at most {largest}");
+        }
+        return Ok(number);
+    };
+    // Errors with two names. (errno(3))
+    let name = match name {
+        "EWOULDBLOCK" => "EAGAIN",
+        "EDEADLOCK" => "EDEADLK",
+        "ENOTSUP" => "EOPNOTSUPP",
+        name => name,
+    };
     let found = (1..=LARGEST_ERROR).find(|number| format!("{:?}", Errno::from_raw(*number as i32)) == name);
     Ok(Some(
         found.with_context(|| {

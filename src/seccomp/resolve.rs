@@ -152,11 +152,16 @@ impl Section {
         // ANCHOR_END: day16_task2_add_solution
     }
 
+    /// Whether what no rule names is made, or may be. (A tracer may know what it is.)
+    pub fn is_lenient(&self) -> bool {
+        self.default.lets_it_through() || self.default.asks_the_tracer()
+    }
+
     /// What is decided about the calls that are newer than the profile: its highest number is that
     /// of the newest call its author knew. Programs try a new call, and if there is no such call
     /// (ENOSYS), they use an old one; with EPERM they fail. (runc, `patchbpf/enosys_linux.go`)
     pub fn of_what_is_newer(&self) -> Verdict {
-        let is_lenient = self.default.lets_it_through() || self.last.is_none();
+        let is_lenient = self.is_lenient() || self.last.is_none();
         Verdict::always(if is_lenient { self.default } else { Answer::NO_SUCH_CALL })
     }
 }

@@ -128,7 +128,8 @@ fn in_words(case: &Case) -> String {
 /// What is to be known before all else.
 fn heading(profile: &Profile) -> Result<String> {
     let native = Architecture::native()?;
-    let known: HashMap<&str, u32> = ALL.into_iter().flat_map(Architecture::numbers).collect();
+    let known: HashMap<&str, u32> =
+        [native, native.sibling()].into_iter().flat_map(Architecture::numbers).collect();
     let mut heading = format!("# a call that no rule names: {}\n", profile.default_answer());
     for architecture in ALL.into_iter().filter(|other| [native, native.sibling()].contains(other)) {
         let looked_at =
@@ -136,7 +137,8 @@ fn heading(profile: &Profile) -> Result<String> {
         let _ = writeln!(heading, "# a call by the numbers of {}: {looked_at}", architecture.machine());
     }
     let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
-    let unknown: Vec<&str> = names.map(String::as_str).filter(|name| !known.contains_key(name)).collect();
+    let unknown = names.filter(|name| !known.contains_key(name.as_str()));
+    let unknown: Vec<String> = unknown.map(|name| name.escape_debug().to_string()).collect();
     if !unknown.is_empty() {
         let _ = writeln!(heading, "# left out, for there are no such calls here: {}", unknown.join(", "));
     }
