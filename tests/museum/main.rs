@@ -2,8 +2,8 @@
 //!
 //! Every exhibit tries for real, as root of a container that the runtime of this build's day has
 //! made, and with whatever else its text says. What came of it is a cell of
-//! `tests/snapshots/museum.md`: `works`, or `fails: how`. The book shows that table, and
-//! `make vm-test UPDATE=1` writes it anew.
+//! `tests/snapshots/museum.md`: `works`, or `fails: how`. The book shows that table, and a summary
+//! of it; `make vm-test UPDATE=1` writes them anew.
 //!
 //! An attempt may fail for a reason of its own: a tool that is missing, a mistake in it. So each
 //! one has a control. It works on day 3, or in a container that is privileged (a column of its own,

@@ -6,7 +6,10 @@ use std::fs;
 
 use crate::attack::Outcome;
 
+/// All cells: a row for each exhibit, a column for each day.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots/museum.md");
+/// The same in few columns, as the book shows it first.
+const SUMMARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots/museum-summary.md");
 
 /// The exhibits, in the order of their rows, and the headings that the book has for them.
 const EXHIBITS: [(&str, &str); 20] = [
@@ -47,6 +50,7 @@ pub fn compare(exhibit: &str, outcomes: &[(String, Outcome)]) {
     let key = |column: &String| (exhibit.to_string(), column.clone());
     if is_to_be_written() {
         cells.extend(outcomes.iter().map(|(column, outcome)| (key(column), outcome.cell.clone())));
+        fs::write(SUMMARY, summary(&cells)).unwrap();
         return fs::write(FILE, text(&cells)).unwrap();
     }
     let mut differences = String::new();
@@ -74,7 +78,7 @@ fn read() -> Cells {
         let mut fields = line.trim_matches('|').split('|').map(str::trim);
         let title = fields.next().unwrap_or_default();
         let Some((name, _)) = EXHIBITS.iter().find(|(_, heading)| title == link(heading)) else { continue };
-        for (column, cell) in columns().zip(fields.skip(1)).filter(|(_, cell)| !cell.is_empty()) {
+        for (column, cell) in columns().zip(fields).filter(|(_, cell)| !cell.is_empty()) {
             cells.insert((name.to_string(), column.to_string()), cell.to_string());
         }
     }
@@ -87,17 +91,56 @@ fn columns() -> impl Iterator<Item = &'static str> {
 
 /// The table as it is written.
 fn text(cells: &Cells) -> String {
-    let mut text = String::from("| way out | fails from day |");
+    let mut text = String::from("| way out |");
     columns().for_each(|column| write!(text, " {column} |").unwrap());
-    writeln!(text, "\n|{}", " --- |".repeat(2 + columns().count())).unwrap();
+    writeln!(text, "\n|{}", " --- |".repeat(1 + columns().count())).unwrap();
     for (name, heading) in EXHIBITS {
-        let cell =
-            |column: &str| cells.get(&(name.to_string(), column.to_string())).map_or("", String::as_str);
-        write!(text, "| {} | {} |", link(heading), fails_from(&DAYS.map(cell))).unwrap();
-        columns().for_each(|column| write!(text, " {} |", cell(column)).unwrap());
+        write!(text, "| {} |", link(heading)).unwrap();
+        columns().for_each(|column| write!(text, " {} |", cell(cells, name, column)).unwrap());
         text.push('\n');
     }
     text
+}
+
+fn cell<'a>(cells: &'a Cells, exhibit: &str, column: &str) -> &'a str {
+    cells.get(&(exhibit.to_string(), column.to_string())).map_or("", String::as_str)
+}
+
+/// On which days each way out works, from which day on it fails, and how it does now.
+fn summary(cells: &Cells) -> String {
+    let mut text = format!(
+        "| way out | works on days | fails from day | by | with {PRIVILEGED} |\n|{}\n",
+        " --- |".repeat(5)
+    );
+    for (name, heading) in EXHIBITS {
+        let days = DAYS.map(|day| cell(cells, name, day));
+        let now = days[DAYS.len() - 1].strip_prefix("fails: ").unwrap_or("");
+        let (works, from) = (works_on(&days), fails_from(&days));
+        writeln!(
+            text,
+            "| {} | {works} | {from} | {now} | {} |",
+            link(heading),
+            cell(cells, name, PRIVILEGED)
+        )
+        .unwrap();
+    }
+    text
+}
+
+/// `3–14`, or `3, 4`; nothing if it never does.
+fn works_on(cells: &[&str; DAYS.len()]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for at in (0..DAYS.len()).filter(|at| cells[*at] == "works") {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == at => *last = at,
+            _ => runs.push((at, at)),
+        }
+    }
+    let in_words = |(first, last): &(usize, usize)| match last - first {
+        0 => DAYS[*first].to_string(),
+        _ => format!("{}–{}", DAYS[*first], DAYS[*last]),
+    };
+    runs.iter().map(in_words).collect::<Vec<_>>().join(", ")
 }
 
 /// The first of the days from which on it never works again.
@@ -128,7 +171,9 @@ fn the_table_is_whole_and_as_it_would_be_written() {
         return;
     }
     let cells = read();
-    assert_eq!(fs::read_to_string(FILE).unwrap(), text(&cells), "make vm-test UPDATE=1 writes it anew");
+    for (file, text) in [(FILE, text(&cells)), (SUMMARY, summary(&cells))] {
+        assert_eq!(fs::read_to_string(file).unwrap(), text, "make vm-test UPDATE=1 writes it anew");
+    }
     for (name, _) in EXHIBITS {
         for column in columns() {
             let there = cells.contains_key(&(name.to_string(), column.to_string()));
