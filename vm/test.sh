@@ -1,8 +1,8 @@
 #!/bin/bash
 # vm/test.sh: each day's tests on exactly that day's features, and all days' tests on the
 # newest, in the VM; then the death of the machine itself. Of the long tests, which take as
-# long as all others together, those of the two newest days, on the newest; LONG=1: of all
-# days.
+# long as all others together, those of the two newest days, on the newest; and the museum of
+# escapes on day 3 and on the newest. LONG=1: those of all days.
 # vm/test.sh DAY...: all tests up to DAY, on DAY's features.
 # ALL=1: every day so: what one runs before a release. The time it takes grows with the
 # square of the days.
