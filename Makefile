@@ -20,7 +20,7 @@ help: ## This list
 demo: ## Set up everything, and run a container with all of it, in the VM
 	@vm/demo.sh
 
-vm-test: ## Set up everything, and run the tests of every day, in the VM (LONG=1: the long ones of all days too; ALL=1: on every later day; UPDATE=1 rewrites the golden files)
+vm-test: ## Set up everything, and run the tests of every day, in the VM (LONG=1: the long ones too, and each day's on its own runtime; ALL=1: on every later day's; UPDATE=1 rewrites the golden files)
 	@ALL=$(ALL) LONG=$(LONG) TINY_DOCKER_UPDATE=$(UPDATE) vm/test.sh
 
 vm-shell: ## The classroom: a root shell in the VM (DAY=2: with that day's runtime; LAB=1: with yours)
