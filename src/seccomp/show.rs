@@ -219,6 +219,7 @@ fn value(number: u32, known: Known) -> String {
             let name = calls.find(|(one, _)| *one == number).map(|(_, name)| name);
             match name {
                 Some(name) => format!("{number} ({name})"),
+                None if number == u32::MAX => format!("{number:#x} (-1)"),
                 None if number >= X32 => format!("{number:#x} (x32)"),
                 None => number.to_string(),
             }
