@@ -1,7 +1,8 @@
 #!/bin/bash
 # days/prove.sh [DAY...]: proves that the exercises are exercises. For every day N:
 #   - its tests, and what people read of it, are green with the solution, on exactly its
-#     features. (But the long tests; and all of the newest day, which is vm/test.sh's.)
+#     features. (But the long tests; and all of the newest day, which is vm/test.sh's, as are
+#     all tests on the newest features.)
 #   - its starter builds without warnings, and each test of day N is red on it, because
 #     of a todo!() of that day;
 #   - day N-1 is green on it, for whoever comes late has the days before complete;
@@ -11,8 +12,8 @@
 #     long tests, which `make check TASK=K` leaves to the whole day, unless the exercise
 #     names them; and but for the last task, with which the solution is whole.)
 #   - each wrong solution in days/dayN-*/wrong is caught by the test it names.
-# PROVE_STAGES=2: task by task, and with the days before complete, only the two newest days, for
-# that is more than half of the time; and all else of all days.
+# PROVE_STAGES=2: task by task, with the days before complete, and its tests on its own features,
+# only the two newest days, for that is two thirds of the time; and all else of all days.
 #
 # All variants of a day are one program: days/schemata.sh.
 set -euo pipefail
@@ -36,7 +37,7 @@ build_all() {
     local day own left=$expected
     for day in "${days[@]}"; do
         build_starter "$day" && build_variants "$day" || return
-        [ "$left" -gt "$staged" ] || { add_day_before "$day" && add_stages "$day"; } || return
+        [ "$left" -gt "$staged" ] || { add_solution "$day" && add_day_before "$day" && add_stages "$day"; } || return
         add_wrong "$day" || return
         left=$((left - 1))
     done
@@ -55,8 +56,12 @@ build_variants() { # DAY
     own=$(test_programs "$day" "$day")
     "$repo/days/schemata.sh" "$day" "$crates/day$day" &&
         add_crate "schemata$day" "$crates/day$day" "$day" "$own $(programs_of_every_day "$day")" || return
-    [ "$day" = "$(newest_day)" ] || add_run green "day$day" "" "--skip _long_" || return
+    [ "$day" = "$(newest_day)" ] || add_run green "day$day" "" "" "" "$(programs_of_every_day "$day")" || return
     add_run red "starter$day" "not yet implemented: day $day, " "" "TINY_DOCKER_STAGE=$day:0:99" "$own"
+}
+
+add_solution() { # DAY
+    [ "$1" = "$(newest_day)" ] || add_run green "day$1" "" "--skip _long_" "" "$own"
 }
 
 # Of day N+1's starter, the tests of day N: if there is a todo!() of a later day in what day N

@@ -13,7 +13,7 @@ use serde_json::json;
 const WARM_UP: usize = 5;
 
 /// A slow machine does fewer rounds: as many as this allows, but not less than LEAST.
-const PATIENCE: Duration = Duration::from_secs(50);
+const PATIENCE: Duration = Duration::from_secs(30);
 const LEAST: usize = 20;
 
 /// What is started, and how long each of its runs took, in ms.
