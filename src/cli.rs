@@ -226,9 +226,13 @@ struct Run {
     #[command(flatten)]
     capabilities: crate::capabilities::Capabilities,
 
-    #[cfg(feature = "day16-seccomp")]
+    #[cfg(all(feature = "day16-seccomp", not(feature = "day17-userns")))]
     #[command(flatten)]
     capabilities: crate::seccomp::Filtered,
+
+    #[cfg(feature = "day17-userns")]
+    #[command(flatten)]
+    capabilities: crate::userns::Remapped,
 
     /// The command, and its arguments: from here on, all words are the command's
     #[cfg_attr(not(feature = "day12-images"), arg(required = true))]
@@ -306,9 +310,13 @@ struct ExecCommand {
     #[command(flatten)]
     capabilities: crate::capabilities::OfExec,
 
-    #[cfg(feature = "day16-seccomp")]
+    #[cfg(all(feature = "day16-seccomp", not(feature = "day17-userns")))]
     #[command(flatten)]
     capabilities: crate::seccomp::FilteredExec,
+
+    #[cfg(feature = "day17-userns")]
+    #[command(flatten)]
+    capabilities: crate::userns::RemappedExec,
 }
 
 #[cfg(feature = "day14-exec")]

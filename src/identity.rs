@@ -44,7 +44,7 @@ pub fn hand_over(stdio: &[Option<OwnedFd>; 3], user: Option<&User>) -> Result<()
 /// container. A file, a named pipe or a terminal of the host stays whose it is, for its
 /// new owner would be whoever has that number on the host; and what is for everybody,
 /// /dev/null above all, needs no owner. A socket cannot be opened by name at all.
-fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
+pub fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams = [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
     for ((stream, name), made) in streams.into_iter().zip(stdio) {

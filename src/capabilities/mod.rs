@@ -167,6 +167,11 @@ impl Capabilities {
         taken
     }
 
+    /// The nodes that it would make: for a later day, which has another way.
+    pub fn take_nodes(&mut self) -> Vec<Node> {
+        std::mem::take(&mut self.nodes)
+    }
+
     /// 0 is the usual size, as with Docker. For the kernel it would be no limit. (tmpfs(5))
     fn shm_size(&self) -> Result<Option<u64>> {
         let Some(text) = &self.shm_size else { return Ok(None) };

@@ -23,6 +23,11 @@ use super::DAY;
 /// In the container's directory: its own layer.
 const LAYER: &str = "layer";
 
+/// The container's own layer, and where its overlay is mounted.
+pub fn own_layer(dir: &Path) -> PathBuf {
+    dir.join(LAYER)
+}
+
 /// What the container has written.
 pub fn upper(dir: &Path) -> PathBuf {
     dir.join(LAYER).join("upper")
@@ -34,6 +39,17 @@ pub fn upper(dir: &Path) -> PathBuf {
 ///
 /// For a process in a mount namespace of its own, whose mounts are private.
 pub fn build(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
+    build_of(layers, dir, &open_dir, &|_, _| Ok(()))
+}
+
+/// The same. `open` opens a layer, the container's own first; `get_ready` sees all that is open,
+/// before the overlay is made.
+pub fn build_of(
+    layers: &[PathBuf],
+    dir: &Path,
+    open: &dyn Fn(&Path) -> Result<OwnedFd>,
+    get_ready: &dyn Fn(&[OwnedFd], &OwnedFd) -> Result<()>,
+) -> Result<OwnedFd> {
     let own = dir.join(LAYER);
     let top = layers.first().context("an overlay needs a layer")?;
     if let Some(layer) = layers.iter().find(|layer| own.starts_with(layer)) {
@@ -47,8 +63,9 @@ pub fn build(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
         make_own_layer(top, &own)?;
     }
     let descriptors = Descriptors::all_that_are_allowed()?;
-    let own_layer = open_dir(&own)?;
-    let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
+    let own_layer = open(&own)?;
+    let lower = layers.iter().map(|layer| open(layer)).collect::<Result<Vec<_>>>()?;
+    get_ready(&lower, &own_layer)?;
     mount_overlay(&options(&lower, &own_layer), layers, &own)?;
     drop((lower, own_layer));
     descriptors.restore()?;
@@ -71,6 +88,7 @@ pub fn build_lower(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
     open_dir(&own)
 }
 
+/// Opens the directory of a layer.
 fn open_dir(dir: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     open(dir, flags, Mode::empty()).with_context(|| format!("open the layer {dir:?}"))

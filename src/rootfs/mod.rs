@@ -77,7 +77,8 @@ impl Mechanism for Rootfs {
         let Privileges { privileged, shm_size, .. } = container.plan.privileges;
         let at = mount_point("/sys")?;
         let sys = if privileged { attach_new(DAY, sys, &at, "/sys")? } else { mount_sys(sys, &at)? };
-        let dev = devices::make_dev(&mount_point("/dev")?, container.parts.console.take())?;
+        let (console, hosts) = (container.parts.console.take(), std::mem::take(&mut container.parts.devices));
+        let dev = devices::make_dev(&mount_point("/dev")?, console, hosts)?;
         shm_size.map_or(Ok(()), |bytes| devices::resize_shm(&dev, bytes))?;
         if !privileged {
             hide_the_host(&proc, &sys, &dev)?;

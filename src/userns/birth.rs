@@ -1,0 +1,192 @@
+//! Day 17: the birth of a user namespace: what the parent does to a child that has no ids yet, and what
+//! the child then does first.
+//!
+//! ```text
+//! parent  clone3(CLONE_NEWUSER | …)   gid_map, uid_map   idmapped mounts   the gate opens
+//! child            └── nobody ──────────── waits ─────────────────────────────┴ setuid(0): root ── …
+//! ```
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::Context;
+use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
+use rustix::fs::{AtFlags, chownat, statat};
+
+use crate::capabilities::node::Node;
+use crate::capabilities::ulimit;
+use crate::container::{Container, Mount, Parts};
+use crate::error::Result;
+use crate::explain::step;
+use crate::files;
+use crate::identity::{User, make_over};
+use crate::ids::{Ids, UserNamespace};
+use crate::kernel;
+use crate::logs::rights;
+use crate::plan::{MountKind, Plan};
+use crate::rootfs::devices;
+use crate::rootfs::mount::take;
+
+use super::DAY;
+
+// ANCHOR: prepare
+/// Parent, when all others have prepared what they have to: what is to be different for a container whose
+/// root is `users`' first. `nodes`: the devices of the host that somebody has asked for.
+pub fn prepare(container: &mut Container, users: &UserNamespace, nodes: Vec<Node>) -> Result<()> {
+    container.parts.first_step = Some(become_root);
+    make_streams_over(container, users)?;
+    if container.plan.has_own_root() {
+        container.parts.devices = devices::take_the_hosts()?;
+    }
+    for node in nodes {
+        let tree = take(DAY, &node.host)?;
+        let target = node.target;
+        container.parts.mounts.push(Mount { tree, target, is_dir: false, read_only: false, fill: None });
+    }
+    let Container { plan, parts, .. } = container;
+    let mut unmapped: Vec<OwnedFd> = parts.root.iter().map(OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
+    for mount in &parts.mounts {
+        match kind_of(plan, mount) {
+            // Made for it: it is the root directory of it alone that has an owner.
+            Some(MountKind::Tmpfs) => give_memory(&mount.tree, users)?,
+            // Whoever is root inside could leave a program there that whoever starts it on the host
+            // executes as root. So it is as with Docker: what is there is nobody's, inside.
+            Some(MountKind::Bind) => {}
+            Some(MountKind::Volume) => {
+                unmapped.push(mount.tree.try_clone()?);
+                let whole = mount.fill.as_ref().map(|fill| fill.volume.try_clone());
+                unmapped.extend(whole.transpose()?);
+            }
+            None if mount.target.starts_with("/dev") => {}
+            None => unmapped.push(mount.tree.try_clone()?),
+        }
+    }
+    parts.unmapped = unmapped;
+    Ok(())
+}
+// ANCHOR_END: prepare
+
+/// `None`: nobody has asked for it, so it is a file of the runtime's, or a device.
+fn kind_of(plan: &Plan, mount: &Mount) -> Option<MountKind> {
+    plan.mounts.iter().find(|point| point.target == mount.target).map(|point| point.kind)
+}
+
+/// Makes a new tmpfs over to those who are inside whoever they were to be outside.
+fn give_memory(tree: &OwnedFd, users: &UserNamespace) -> Result<()> {
+    let found = statat(tree, "", AtFlags::EMPTY_PATH).context("look at a tmpfs")?;
+    let on_the_host = |ids: &Ids, id: u32| {
+        ids.outside(id).with_context(|| format!("--tmpfs: there is no id {id} in its user namespace"))
+    };
+    let (uid, gid) = (on_the_host(&users.uids, found.st_uid)?, on_the_host(&users.gids, found.st_gid)?);
+    let describe = || (format!("fchownat(tmpfs, {uid}, {gid})"), format!("chown {uid}:{gid} …"));
+    let (owner, group) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    step(DAY, describe, || chownat(tree, "", Some(owner), Some(group), AtFlags::EMPTY_PATH))
+}
+
+/// Parent: makes the pipes that are the standard streams over to root inside, who can then make them
+/// over to the command's user. The child cannot: they are of somebody whom it does not know.
+pub fn make_streams_over(container: &Container, users: &UserNamespace) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(users.uids.outside), Gid::from_raw(users.gids.outside));
+    make_over(&container.parts.stdio, &User { uid, gid, groups: vec![] })
+}
+
+// ANCHOR: write_maps
+/// Parent: says who `child` is. Once, for each of the two files can be written once; and in one write.
+/// As root of the host the parent may name any ids. (user_namespaces(7), "Defining user and group ID
+/// mappings")
+pub fn write_maps(child: Pid, users: &UserNamespace) -> Result<()> {
+    // ANCHOR: day17_task3_write_maps_solution
+    for (name, ids) in [("gid_map", &users.gids), ("uid_map", &users.uids)] {
+        let (file, line) = (format!("/proc/{child}/{name}"), ids.line());
+        let describe = || (format!("write \"{line}\" > {file}"), format!("echo {line} > {file}"));
+        step(DAY, describe, || files::write(&file, &line))?;
+    }
+    Ok(())
+    // ANCHOR_END: day17_task3_write_maps_solution
+}
+// ANCHOR_END: write_maps
+
+/// Parent: what the kernel asks root of the host for, and not the root of any namespace.
+pub fn give_what_root_inside_cannot_take(child: Pid, plan: &Plan) -> Result<()> {
+    ulimit::raise(child, &plan.privileges.ulimits)?;
+    let Some(value) = plan.privileges.oom_score_adj else { return Ok(()) };
+    let file = format!("/proc/{child}/oom_score_adj");
+    let describe = || (format!("write {value} > {file}"), format!("echo {value} > {file}"));
+    step(DAY, describe, || files::write(&file, &value.to_string()))
+        .with_context(|| format!("--oom-score-adj {value}"))
+}
+
+/// The user namespace of `child`.
+pub fn open_namespace(child: Pid) -> Result<File> {
+    let path = format!("/proc/{child}/ns/user");
+    step(DAY, || (format!("open({path:?})"), format!("exec 3<{path}")), || File::open(&path))
+}
+
+// ANCHOR: map_mounts
+/// Parent: has the files of `mounts`, which are attached nowhere yet, be the container's. The child has
+/// the same mounts open, and attaches them afterwards.
+pub fn map_mounts(mounts: &mut Vec<OwnedFd>, users: &File) -> Result<()> {
+    // ANCHOR: day17_task4_map_mounts_solution
+    mounts.drain(..).try_for_each(|mount| map_mount(&mount, users))
+    // ANCHOR_END: day17_task4_map_mounts_solution
+}
+// ANCHOR_END: map_mounts
+
+/// One of them.
+pub fn map_mount(mount: &OwnedFd, users: &File) -> Result<()> {
+    let describe = || {
+        let by_hand = "mount -o bind,X-mount.idmap=/proc/PID/ns/user …";
+        ("mount_setattr(…, MOUNT_ATTR_IDMAP, its user namespace)".into(), by_hand.into())
+    };
+    step(DAY, describe, || kernel::map_ids_of_mount(mount.as_fd(), users.as_fd())).map_err(|error| {
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            Some(libc::EINVAL) => error.context(
+                "the file system that it lies on cannot show its files as somebody else's; expected ext4, xfs or \
+                 btrfs, or tmpfs from Linux 6.3 on: for --root DIR, --rootfs DIR and --layer DIR",
+            ),
+            _ => error,
+        }
+    })
+}
+
+// ANCHOR: become_root
+/// Child, first of all. By now its maps are there, but it is still nobody: who it was on the host is not
+/// in them. All that it makes would be nobody's, and the kernel refuses to make it (EOVERFLOW).
+pub fn become_root(container: &mut Container) -> Result<()> {
+    // ANCHOR: day17_task3_become_root_solution
+    container.parts.unmapped.clear();
+    let describe = || {
+        let by_hand = "setpriv --clear-groups --regid=0 --reuid=0 …";
+        ("setgroups([]), setgid(0), setuid(0)".into(), by_hand.into())
+    };
+    step(DAY, describe, || {
+        setgroups(&[])?;
+        setgid(Gid::from_raw(0))?;
+        setuid(Uid::from_raw(0))
+    })?;
+    receive_root(&mut container.parts)
+    // ANCHOR_END: day17_task3_become_root_solution
+}
+// ANCHOR_END: become_root
+
+/// Takes the root that somebody else has made, if it is to be so.
+fn receive_root(parts: &mut Parts) -> Result<()> {
+    let Some(socket) = parts.root_comes.take() else { return Ok(()) };
+    let root = rights::receive(&socket).context("receive the root")?.pop();
+    parts.root = Some(root.context("nobody has made its root")?);
+    Ok(())
+}
+
+/// For somebody who goes into the container to work there: the same user as its root.
+pub fn go_in(users: &OwnedFd) -> Result<()> {
+    let describe = || {
+        let call = "setns(/proc/PID/ns/user of its process, CLONE_NEWUSER), setgroups([]), setgid(0), setuid(0)";
+        (call.into(), "nsenter --target PID --user".into())
+    };
+    step(DAY, describe, || {
+        nix::sched::setns(users, nix::sched::CloneFlags::CLONE_NEWUSER)?;
+        setgroups(&[])?;
+        setgid(Gid::from_raw(0))?;
+        setuid(Uid::from_raw(0))
+    })
+}

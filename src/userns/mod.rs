@@ -1,0 +1,155 @@
+//! Day 17: user namespaces. *Can root inside be nobody outside?*
+//!
+//! ```text
+//! inside      0      1 …  65535         who somebody is, for all that asks inside
+//!             │      │      │           uid_map, gid_map: written once, by the parent
+//! host  1879048192   …193   …          who that is for the kernel, and for all other files
+//!             │      │      │           idmapped mounts: the container's own files, and no others
+//! disk        0      1 …  65535         whose they are
+//! ```
+//!
+//! Until today root in a container is root: what holds it are the days before. In a user namespace
+//! user 0 has all capabilities over what belongs to that namespace, its mounts, its network, its
+//! host name; and over everything else it is somebody whom the host does not know.
+//! (user_namespaces(7))
+
+pub mod birth;
+pub mod builder;
+pub mod flag;
+pub mod ranges;
+
+use anyhow::{Context, bail};
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+
+use crate::container::{Container, Mechanism};
+use crate::error::Result;
+use crate::ids::UserNamespace;
+use crate::metadata::layout::root_of;
+use crate::metadata::state::State;
+use crate::plan::{Network, Plan};
+use crate::seccomp::{Filtered, FilteredExec};
+
+use self::builder::Builder;
+use self::flag::Mode;
+use self::ranges::Lease;
+
+const DAY: u8 = 17;
+
+/// The flags of days 15 and 16, and whose ids the container has.
+#[derive(Debug, clap::Args)]
+pub struct Remapped {
+    #[command(flatten)]
+    filtered: Filtered,
+
+    /// A user namespace: auto (ids that are nobody's), host (none), or UID:GID[:COUNT] that 0 is outside
+    #[arg(long, value_name = "MODE", env = "TINY_DOCKER_USERNS", value_parser = flag::parse)]
+    userns: Option<Mode>,
+
+    /// While it is held, its ids are nobody else's.
+    #[arg(skip)]
+    lease: Option<Lease>,
+
+    /// Makes its overlay, once its user namespace is there.
+    #[arg(skip)]
+    builder: Option<Builder>,
+}
+
+/// The same for `exec`: it has the container's.
+#[derive(Debug, clap::Args)]
+pub struct RemappedExec {
+    #[command(flatten)]
+    filtered: FilteredExec,
+}
+
+// ANCHOR: mechanism
+impl Mechanism for Remapped {
+    fn prepare(&mut self, container: &mut Container) -> Result<()> {
+        // One that is made from its record stays what it was.
+        let planned = container.plan.user_namespace.take().filter(|_| container.end.kept);
+        let mode = self.userns.filter(|_| !container.end.kept);
+        container.plan.namespaces.remove(CloneFlags::CLONE_NEWUSER);
+        self.filtered.prepare(container)?;
+        container.plan.user_namespace = self.choose(container, mode, planned)?;
+        let Some(users) = container.plan.user_namespace.clone() else { return Ok(()) };
+        check(&container.plan)?;
+        container.plan.namespaces |= CloneFlags::CLONE_NEWUSER;
+        if !container.parts.only_made {
+            birth::prepare(container, &users, self.filtered.take_nodes())?;
+            self.builder = Builder::begin(container, &users)?;
+        }
+        Ok(())
+    }
+
+    // The last of all: the child has nothing to do before it has ids.
+    fn attach(&mut self, container: &mut Container, child: Pid) -> Result<()> {
+        let Some(users) = &container.plan.user_namespace else { return Ok(()) };
+        birth::write_maps(child, users)?;
+        birth::give_what_root_inside_cannot_take(child, &container.plan)?;
+        let namespace = birth::open_namespace(child)?;
+        birth::map_mounts(&mut container.parts.unmapped, &namespace)?;
+        self.builder.take().map_or(Ok(()), |builder| builder.build(&namespace))
+    }
+
+    fn enter(&mut self, container: &mut Container) -> Result<()> {
+        self.filtered.enter(container)
+    }
+}
+
+impl Mechanism for RemappedExec {
+    fn prepare(&mut self, container: &mut Container) -> Result<()> {
+        if let Some(users) = container.plan.user_namespace.clone() {
+            birth::make_streams_over(container, &users)?;
+            container.parts.first_step = Some(birth::become_root);
+        }
+        self.filtered.prepare(container)
+    }
+
+    fn enter(&mut self, container: &mut Container) -> Result<()> {
+        self.filtered.enter(container)
+    }
+}
+// ANCHOR_END: mechanism
+
+impl Remapped {
+    /// Which user namespace the container is to have. `planned`: what its record says.
+    fn choose(
+        &mut self,
+        container: &Container,
+        mode: Option<Mode>,
+        planned: Option<UserNamespace>,
+    ) -> Result<Option<UserNamespace>> {
+        let asked = match (mode, &planned) {
+            (None, None) | (Some(Mode::Host), _) => return Ok(None),
+            (Some(Mode::Given { uids, gids }), _) => {
+                return Ok(Some(UserNamespace { uids, gids, auto: false }));
+            }
+            (None, Some(planned)) if !planned.auto => return Ok(Some(planned.clone())),
+            (None, Some(planned)) => Some(planned.uids),
+            (Some(Mode::Auto), _) => None,
+        };
+        let dir = container.parts.dir.as_deref().context("the container has no directory")?;
+        let state = State::at(root_of(dir)?.to_owned());
+        let lease = ranges::lease(&state, container.parts.id.as_deref(), asked)?;
+        let users = UserNamespace { uids: lease.uids, gids: lease.gids, auto: true };
+        self.lease = Some(lease);
+        Ok(Some(users))
+    }
+}
+
+/// Errors for what a container with a user namespace cannot have.
+fn check(plan: &Plan) -> Result<()> {
+    if plan.privileges.privileged {
+        bail!(
+            "--privileged is all of root's power over the host, and root of a user namespace has none; expected \
+             one of the two: --userns host"
+        );
+    }
+    if matches!(plan.network, None | Some(Network::Host)) {
+        bail!(
+            "--net host is the host's network, and root of a user namespace has no power over that; expected a \
+             network of its own, such as --net bridge, or --userns host"
+        );
+    }
+    Ok(())
+}
