@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, setgid, setgroups, setuid};
@@ -68,6 +69,30 @@ pub fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
 fn is_unnamed_pipe(stream: BorrowedFd) -> bool {
     const PIPEFS: FsType = FsType(0x5049_5045);
     fstatfs(stream).is_ok_and(|found| found.filesystem_type() == PIPEFS)
+}
+
+/// Makes this process root of the user namespace that it is in. Who it was before is nobody in there.
+/// (day 17; user_namespaces(7))
+pub fn become_root_inside() -> Result<()> {
+    let describe = || {
+        let by_hand = "setpriv --clear-groups --regid=0 --reuid=0 …";
+        ("setgroups([]), setgid(0), setuid(0)".into(), by_hand.into())
+    };
+    step(17, describe, || {
+        setgroups(&[])?;
+        setgid(Gid::from_raw(0))?;
+        setuid(Uid::from_raw(0))
+    })
+}
+
+/// The same in the user namespace `users`, which it joins. (day 17; setns(2))
+pub fn join_users(users: &OwnedFd) -> Result<()> {
+    let describe = || {
+        let call = "setns(/proc/PID/ns/user of its process, CLONE_NEWUSER)";
+        (call.into(), "nsenter --target PID --user".into())
+    };
+    step(17, describe, || setns(users, CloneFlags::CLONE_NEWUSER))?;
+    become_root_inside()
 }
 
 /// Gives up this process's identity for `user`'s. Groups first: whoever is no

@@ -209,7 +209,7 @@ fn join_cgroup_namespace(process: &OwnedFd) -> Result<()> {
 /// for an open file. What the caller's stdin is may be a directory of the host, and the
 /// container may say that it starts in /proc/self/fd/0. (openat2(2), RESOLVE_NO_MAGICLINKS;
 /// CVE-2024-21626)
-fn stay_inside(container: &Container) -> Result<()> {
+pub fn stay_inside(container: &Container) -> Result<()> {
     // ANCHOR: day14_task1_stay_inside_solution
     let Some(dir) = &container.plan.working_dir else { return Ok(()) };
     let how = OpenHow::new()

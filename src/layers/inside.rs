@@ -20,6 +20,7 @@ use nix::unistd::{getppid, pipe2};
 use crate::container::{Container, Mechanism, Mount};
 use crate::error::Result;
 use crate::explain::{self, step};
+use crate::identity::join_users;
 use crate::kernel::{self, Clone};
 use crate::layers::{overlay, volume};
 use crate::metadata::owner::Owner;
@@ -36,9 +37,14 @@ const DAY: u8 = 11;
 /// Where a container's files are.
 #[derive(Debug)]
 pub enum Place {
-    /// In this mount namespace, its process's. It stays while it is open, whatever becomes of
-    /// the container.
-    Running(OwnedFd),
+    /// In these namespaces of its process. They stay while they are open, whatever becomes of the
+    /// container.
+    Running {
+        /// Its mounts.
+        mounts: OwnedFd,
+        /// Its users, if they are not the host's. (day 17)
+        users: Option<OwnedFd>,
+    },
     /// On the disk. While this value lives, nobody else may remove it or use its layer.
     Ended(Box<Record>, Owner),
 }
@@ -77,8 +83,10 @@ impl Place {
             match record.process()? {
                 // Until its exec it is the runtime, on its way from the host's / to its own.
                 Some(process) if process.has_become_the_command()? => {
-                    if let Some(mounts) = mounts_of(&process)? {
-                        return Ok(Place::Running(mounts));
+                    let has_own_users = record.plan.user_namespace.is_some();
+                    let users = if has_own_users { namespace_of(&process, "user")? } else { None };
+                    if let Some(mounts) = namespace_of(&process, "mnt")? {
+                        return Ok(Place::Running { mounts, users });
                     }
                 }
                 Some(_) => {}
@@ -111,9 +119,9 @@ impl Place {
 }
 // ANCHOR_END: place
 
-/// The mount namespace of a container's process; `None`: it has ended. (namespaces(7))
-fn mounts_of(process: &Process) -> Result<Option<OwnedFd>> {
-    let file = format!("/proc/{}/ns/mnt", process.pid);
+/// A namespace of a container's process; `None`: it has ended. (namespaces(7))
+fn namespace_of(process: &Process, kind: &str) -> Result<Option<OwnedFd>> {
+    let file = format!("/proc/{}/ns/{kind}", process.pid);
     match File::open(&file) {
         // A process that is about to end lets go of it a moment before.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -133,13 +141,13 @@ impl Inside {
     pub fn begin(place: &Place, work: impl FnOnce() -> Result<()>) -> Result<Inside> {
         // What is opened on the host is opened before there is a child.
         let mut container = match place {
-            Place::Running(_) => None,
+            Place::Running { .. } => None,
             Place::Ended(record, owner) => Some(prepare(record, owner)?),
         };
         let (words, mut say) = pipe2(OFlag::O_CLOEXEC).map(|(r, w)| (File::from(r), File::from(w)))?;
         let host = fs::metadata("/").map(|found| (found.dev(), found.ino())).context("look at /")?;
         let namespaces = match place {
-            Place::Running(_) => CloneFlags::empty(),
+            Place::Running { .. } => CloneFlags::empty(),
             // With a /proc of its own, in which nothing of the host is.
             Place::Ended(..) => CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC,
         };
@@ -151,7 +159,8 @@ impl Inside {
             Clone::Child => {
                 drop(words);
                 explain::in_child();
-                let outcome = dies_with(parent, &namespaces)
+                let outcome = become_its_root(place)
+                    .and_then(|()| dies_with(parent, &namespaces))
                     .and_then(|()| go_in(place, container.as_mut(), host))
                     .and_then(|()| work());
                 if let Err(error) = &outcome {
@@ -206,6 +215,14 @@ fn prepare(record: &Record, owner: &Owner) -> Result<Container> {
     Ok(container)
 }
 
+/// Joins the container's user namespace, if it has one: what is made in there is then its root's. Before
+/// that, as below, nothing in the container may look into this process. (day 17)
+fn become_its_root(place: &Place) -> Result<()> {
+    let Place::Running { users: Some(users), .. } = place else { return Ok(()) };
+    set_dumpable(false).context("prctl(PR_SET_DUMPABLE)")?;
+    join_users(users)
+}
+
 /// Has the kernel kill this child when its parent dies.
 fn dies_with(parent: u32, namespaces: &CloneFlags) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
@@ -224,7 +241,7 @@ fn go_in(place: &Place, container: Option<&mut Container>, host: (u64, u64)) -> 
     let describe = || ("prctl(PR_SET_DUMPABLE, 0)".into(), "no shell can do that".into());
     step(DAY, describe, || set_dumpable(false))?;
     match (place, container) {
-        (Place::Running(mounts), _) => {
+        (Place::Running { mounts, .. }, _) => {
             let describe = || {
                 let call = "setns(/proc/PID/ns/mnt of its process, CLONE_NEWNS)";
                 (call.into(), "nsenter --target PID --mount".into())

@@ -10,16 +10,17 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
-use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Pid, Uid};
 use rustix::fs::{AtFlags, chownat, statat};
 
 use crate::capabilities::node::Node;
 use crate::capabilities::ulimit;
 use crate::container::{Container, Mount, Parts};
 use crate::error::Result;
+use crate::exec::stay_inside;
 use crate::explain::step;
 use crate::files;
-use crate::identity::{User, make_over};
+use crate::identity::{User, become_root_inside, make_over};
 use crate::ids::{Ids, UserNamespace};
 use crate::kernel;
 use crate::logs::rights;
@@ -34,6 +35,7 @@ use super::DAY;
 /// root is `users`' first. `nodes`: the devices of the host that somebody has asked for.
 pub fn prepare(container: &mut Container, users: &UserNamespace, nodes: Vec<Node>) -> Result<()> {
     container.parts.first_step = Some(become_root);
+    container.parts.last_steps.place = Some(stay_inside);
     make_streams_over(container, users)?;
     if container.plan.has_own_root() {
         container.parts.devices = devices::take_the_hosts()?;
@@ -155,15 +157,7 @@ pub fn map_mount(mount: &OwnedFd, users: &File) -> Result<()> {
 pub fn become_root(container: &mut Container) -> Result<()> {
     // ANCHOR: day17_task3_become_root_solution
     container.parts.unmapped.clear();
-    let describe = || {
-        let by_hand = "setpriv --clear-groups --regid=0 --reuid=0 …";
-        ("setgroups([]), setgid(0), setuid(0)".into(), by_hand.into())
-    };
-    step(DAY, describe, || {
-        setgroups(&[])?;
-        setgid(Gid::from_raw(0))?;
-        setuid(Uid::from_raw(0))
-    })?;
+    become_root_inside()?;
     receive_root(&mut container.parts)
     // ANCHOR_END: day17_task3_become_root_solution
 }
@@ -175,18 +169,4 @@ fn receive_root(parts: &mut Parts) -> Result<()> {
     let root = rights::receive(&socket).context("receive the root")?.pop();
     parts.root = Some(root.context("nobody has made its root")?);
     Ok(())
-}
-
-/// For somebody who goes into the container to work there: the same user as its root.
-pub fn go_in(users: &OwnedFd) -> Result<()> {
-    let describe = || {
-        let call = "setns(/proc/PID/ns/user of its process, CLONE_NEWUSER), setgroups([]), setgid(0), setuid(0)";
-        (call.into(), "nsenter --target PID --user".into())
-    };
-    step(DAY, describe, || {
-        nix::sched::setns(users, nix::sched::CloneFlags::CLONE_NEWUSER)?;
-        setgroups(&[])?;
-        setgid(Gid::from_raw(0))?;
-        setuid(Uid::from_raw(0))
-    })
 }
