@@ -45,23 +45,36 @@ pub fn hand_over(stdio: &[Option<OwnedFd>; 3], user: Option<&User>) -> Result<()
 /// container. A file, a named pipe or a terminal of the host stays whose it is, for its
 /// new owner would be whoever has that number on the host; and what is for everybody,
 /// /dev/null above all, needs no owner. A socket cannot be opened by name at all.
-pub fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
+fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams = [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
     for ((stream, name), made) in streams.into_iter().zip(stdio) {
-        // A stream that is closed needs nothing.
-        let Ok(found) = fstat(stream) else { continue };
-        if found.st_uid == user.uid.as_raw() || found.st_mode & 0o006 != 0 {
-            continue;
-        }
-        if made.is_some() || is_unnamed_pipe(stream) {
-            let describe =
-                || (format!("fchown({name}, {})", user.uid), format!("chown {} /dev/{name}", user.uid));
-            // Without it the stream works too, but for that name.
-            let _ = step(3, describe, || fchown(stream, Some(user.uid), None));
-        }
+        make_one_over(stream, name, made.is_some(), user.uid);
     }
     Ok(())
+}
+
+/// The same before they are the standard streams of anybody. (day 17)
+pub fn make_over_before(stdio: &[Option<OwnedFd>; 3], to: Uid) {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
+    for ((own, name), made) in streams.into_iter().zip(stdio) {
+        make_one_over(made.as_ref().map_or(own, AsFd::as_fd), name, made.is_some(), to);
+    }
+}
+
+/// One of them. `made`: for this container.
+fn make_one_over(stream: BorrowedFd, name: &str, made: bool, to: Uid) {
+    // A stream that is closed needs nothing.
+    let Ok(found) = fstat(stream) else { return };
+    if found.st_uid == to.as_raw() || found.st_mode & 0o006 != 0 {
+        return;
+    }
+    if made || is_unnamed_pipe(stream) {
+        let describe = || (format!("fchown({name}, {to})"), format!("chown {to} /dev/{name}"));
+        // Without it the stream works too, but for that name.
+        let _ = step(3, describe, || fchown(stream, Some(to), None));
+    }
 }
 
 /// Whether this is a pipe that lies in the kernel's own file system of pipes, where

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
-use nix::unistd::{Gid, Pid, Uid};
+use nix::unistd::{Pid, Uid};
 use rustix::fs::{AtFlags, chownat, statat};
 
 use crate::capabilities::node::Node;
@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::exec::stay_inside;
 use crate::explain::step;
 use crate::files;
-use crate::identity::{User, become_root_inside, make_over};
+use crate::identity::{become_root_inside, make_over_before};
 use crate::ids::{Ids, UserNamespace};
 use crate::kernel;
 use crate::logs::rights;
@@ -36,7 +36,7 @@ use super::DAY;
 pub fn prepare(container: &mut Container, users: &UserNamespace, nodes: Vec<Node>) -> Result<()> {
     container.parts.first_step = Some(become_root);
     container.parts.last_steps.place = Some(stay_inside);
-    make_streams_over(container, users)?;
+    make_streams_over(container, users);
     if container.plan.has_own_root() {
         container.parts.devices = devices::take_the_hosts()?;
     }
@@ -87,9 +87,8 @@ fn give_memory(tree: &OwnedFd, users: &UserNamespace) -> Result<()> {
 
 /// Parent: makes the pipes that are the standard streams over to root inside, who can then make them
 /// over to the command's user. The child cannot: they are of somebody whom it does not know.
-pub fn make_streams_over(container: &Container, users: &UserNamespace) -> Result<()> {
-    let (uid, gid) = (Uid::from_raw(users.uids.outside), Gid::from_raw(users.gids.outside));
-    make_over(&container.parts.stdio, &User { uid, gid, groups: vec![] })
+pub fn make_streams_over(container: &Container, users: &UserNamespace) {
+    make_over_before(&container.parts.stdio, Uid::from_raw(users.uids.outside));
 }
 
 // ANCHOR: write_maps

@@ -99,7 +99,7 @@ impl Mechanism for Remapped {
 impl Mechanism for RemappedExec {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         if let Some(users) = container.plan.user_namespace.clone() {
-            birth::make_streams_over(container, &users)?;
+            birth::make_streams_over(container, &users);
             container.parts.first_step = Some(birth::become_root);
         }
         self.filtered.prepare(container)
