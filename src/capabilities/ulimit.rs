@@ -122,7 +122,8 @@ pub fn raise(child: Pid, limits: &BTreeMap<String, Ulimit>) -> Result<()> {
             continue;
         }
         let describe = || {
-            let call = format!("prlimit(child, RLIMIT_{}, …:{})", name.to_ascii_uppercase(), word(limit.hard));
+            let call =
+                format!("prlimit(child, RLIMIT_{}, …:{})", name.to_ascii_uppercase(), word(limit.hard));
             (call, format!("prlimit --pid PID --{name}=:{}", word(limit.hard)))
         };
         let value = Rlimit { maximum: limit.hard, ..own };

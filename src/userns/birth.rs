@@ -46,7 +46,8 @@ pub fn prepare(container: &mut Container, users: &UserNamespace, nodes: Vec<Node
         container.parts.mounts.push(Mount { tree, target, is_dir: false, read_only: false, fill: None });
     }
     let Container { plan, parts, .. } = container;
-    let mut unmapped: Vec<OwnedFd> = parts.root.iter().map(OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
+    let mut unmapped: Vec<OwnedFd> =
+        parts.root.iter().map(OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
     for mount in &parts.mounts {
         match kind_of(plan, mount) {
             // Made for it: it is the root directory of it alone that has an owner.

@@ -60,7 +60,8 @@ impl Builder {
         let (line, its_line) = UnixStream::pair().context("make a socket pair")?;
         let (root_comes, root_goes) = UnixStream::pair().context("make a socket pair")?;
         let (words, mut say) = pipe2(OFlag::O_CLOEXEC).map(|(r, w)| (File::from(r), File::from(w)))?;
-        let describe = || ("clone3(no flags): a process that makes its root".into(), "unshare --mount … &".into());
+        let describe =
+            || ("clone3(no flags): a process that makes its root".into(), "unshare --mount … &".into());
         // SAFETY: the caller has one thread.
         match step(DAY, describe, || unsafe { kernel::clone3(CloneFlags::empty(), None) })? {
             Clone::Parent(pid, pidfd) => {

@@ -72,7 +72,8 @@ mod tests {
         assert_eq!(parse("7:8:9"), Ok(Mode::Given { uids: ids(7, 9), gids: ids(8, 9) }));
         let most = "4294967294:1:1";
         assert_eq!(parse(most), Ok(Mode::Given { uids: ids(4294967294, 1), gids: ids(1, 1) }));
-        for text in ["", "none", "1", "1:", ":1", "+1:1", "1:1:0", "0:1", "1:0", "4294967295:1:1", "1:1:1:1"] {
+        for text in ["", "none", "1", "1:", ":1", "+1:1", "1:1:0", "0:1", "1:0", "4294967295:1:1", "1:1:1:1"]
+        {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

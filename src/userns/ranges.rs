@@ -9,8 +9,8 @@
 //! and for containers of other state directories while they run, a locked file says it: as with
 //! day 9's addresses, the kernel drops the lock when whoever holds it dies. (flock(2))
 
-use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::explain::step;
 use crate::ids::Ids;
 use crate::metadata::layout::open_to_lock;
-use crate::metadata::state::State;
+use crate::metadata::state::{State, is_still};
 use crate::net::lock::make_private;
 
 use super::DAY;
@@ -40,7 +40,17 @@ pub struct Lease {
     pub uids: Ids,
     /// Groups.
     pub gids: Ids,
+    /// Nobody else has it while this file is locked.
+    path: PathBuf,
     _lock: File,
+}
+
+impl Drop for Lease {
+    /// The file goes while it is still locked: whoever has opened it meanwhile looks whether it is there.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        remove_if_empty();
+    }
 }
 
 // ANCHOR: lease
@@ -51,14 +61,20 @@ pub fn lease(state: &State, own: Option<&str>, wanted: Option<Ids>) -> Result<Le
     let taken = taken(state, own)?;
     let (uids, gids) = (blocks("/etc/subuid")?, blocks("/etc/subgid")?);
     make_private(Path::new(RUN))?;
+    sweep();
     let all = || uids.iter().zip(&gids);
     let first = all().filter(|(uids, _)| wanted == Some(**uids));
     for (uids, gids) in first.chain(all()) {
         if taken.iter().any(|(users, groups)| users.overlaps(uids) || groups.overlaps(gids)) {
             continue;
         }
-        if let Some(lock) = try_lock(uids)? {
-            return Ok(Lease { uids: *uids, gids: *gids, _lock: lock });
+        let path = Path::new(RUN).join(uids.outside.to_string());
+        if let Some(lock) = try_lock(&path)? {
+            let describe =
+                || (format!("flock({path:?}): the ids are ours"), format!("flock -n {} …", path.display()));
+            return step(DAY, describe, || {
+                Ok::<_, std::io::Error>(Lease { uids: *uids, gids: *gids, path: path.clone(), _lock: lock })
+            });
         }
     }
     bail!(
@@ -73,26 +89,45 @@ pub fn lease(state: &State, own: Option<&str>, wanted: Option<Ids>) -> Result<Le
 /// What containers of this state directory have, `own` excepted.
 fn taken(state: &State, own: Option<&str>) -> Result<Vec<(Ids, Ids)>> {
     let records = state.list()?.records.into_iter().filter(|record| Some(&record.id[..]) != own);
-    Ok(records.filter_map(|record| record.plan.user_namespace).map(|users| (users.uids, users.gids)).collect())
+    Ok(records
+        .filter_map(|record| record.plan.user_namespace)
+        .map(|users| (users.uids, users.gids))
+        .collect())
 }
 
 /// `None`: somebody has it.
-fn try_lock(uids: &Ids) -> Result<Option<File>> {
-    let path = Path::new(RUN).join(uids.outside.to_string());
-    let lock = open_to_lock(&path).with_context(|| format!("open {path:?}"))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("lock {path:?}")),
+fn try_lock(path: &Path) -> Result<Option<File>> {
+    loop {
+        let lock = open_to_lock(path).with_context(|| format!("open {path:?}"))?;
+        match lock.try_lock() {
+            // Unless whoever had it has removed it meanwhile.
+            Ok(()) if is_still(&lock, path)? => return Ok(Some(lock)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("lock {path:?}")),
+        }
     }
-    let describe = || (format!("flock({path:?}): the ids are ours"), format!("flock -n {} …", path.display()));
-    step(DAY, describe, || Ok::<_, std::io::Error>(Some(lock)))
+}
+
+/// Removes what those have left behind who were killed.
+fn sweep() {
+    let files = fs::read_dir(RUN).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in files {
+        if let Ok(Some(_lock)) = try_lock(&path) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// The directory of the leases, and the one above it.
+fn remove_if_empty() {
+    let _ = Path::new(RUN).ancestors().take(2).try_for_each(fs::remove_dir);
 }
 
 // ANCHOR: blocks
 /// The ranges that containers may have, by the file `path`: subuid(5) or subgid(5).
 fn blocks(path: &str) -> Result<Vec<Ids>> {
-    let text = match std::fs::read(path) {
+    let text = match fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => vec![],
         text => text.with_context(|| format!("read {path}"))?,
     };
