@@ -1,7 +1,11 @@
 //! Whose ids a container's are: as data. The record keeps it, and `run`, `exec`, `cp` and a restart
 //! apply the same. (day 17; user_namespaces(7))
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
+
+use crate::files;
 
 // ANCHOR: user_namespace
 /// The user namespace of a container: which ids of the host its ids are.
@@ -44,9 +48,24 @@ impl Ids {
     }
 }
 
+/// Whether this process's ids are not the host's: then it is root, if at all, of less than the host.
+pub fn are_not_the_hosts() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        // A kernel without user namespaces has no such file.
+        files::read("/proc/self/uid_map").is_ok_and(|map| !is_all(&map))
+    })
+}
+
+/// Whether a map has all ids, each as what it is.
+fn is_all(map: &[u8]) -> bool {
+    let words = map.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    words.eq([&b"0"[..], b"0", b"4294967295"])
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Ids;
+    use super::{Ids, is_all};
 
     #[test]
     fn ranges_that_touch_do_not_overlap() {
@@ -63,5 +82,12 @@ mod tests {
         }
         assert_eq!(ids(100, 2).outside(1), Some(101));
         assert_eq!(ids(100, 2).outside(2), None);
+    }
+
+    #[test]
+    fn the_hosts_map_is_the_one_with_all_ids() {
+        assert!(is_all(b"         0          0 4294967295\n"));
+        assert!(!is_all(b"         0       1000          1\n         1     100000      65536\n"));
+        assert!(!is_all(b""), "none yet");
     }
 }

@@ -17,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::Result;
 use crate::explain::{shell, step};
+use crate::ids;
 
 use super::DAY;
 
@@ -66,7 +67,8 @@ pub fn build_of(
     let own_layer = open(&own)?;
     let lower = layers.iter().map(|layer| open(layer)).collect::<Result<Vec<_>>>()?;
     get_ready(&lower, &own_layer)?;
-    mount_overlay(&options(&lower, &own_layer), layers, &own)?;
+    let options = options(&lower, &own_layer) + of_a_person();
+    mount_overlay(&options, layers, &own)?;
     drop((lower, own_layer));
     descriptors.restore()?;
     // By its path, where the overlay is now.
@@ -81,7 +83,8 @@ pub fn build_lower(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
     let descriptors = Descriptors::all_that_are_allowed()?;
     let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
     let numbers: Vec<String> = lower.iter().map(|layer| layer.as_raw_fd().to_string()).collect();
-    let options = format!("lowerdir={},redirect_dir=off,metacopy=off,index=off", numbers.join(":"));
+    let options =
+        format!("lowerdir={},redirect_dir=off,metacopy=off,index=off{}", numbers.join(":"), of_a_person());
     mount_overlay(&options, layers, &own)?;
     drop(lower);
     descriptors.restore()?;
@@ -142,6 +145,23 @@ fn options(lower: &[OwnedFd], own: &OwnedFd) -> String {
     // ANCHOR_END: day11_task1_options_solution
 }
 // ANCHOR_END: options
+
+/// Where the runtime is not the host's root, the overlay marks its files in attributes that anybody may
+/// write. (day 17; kernel: filesystems/overlayfs, "User xattr")
+fn of_a_person() -> &'static str {
+    if ids::are_not_the_hosts() { ",userxattr" } else { "" }
+}
+
+/// The attribute of a directory that hides all that is below it.
+pub fn opaque_attribute() -> &'static str {
+    if ids::are_not_the_hosts() { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
+}
+
+/// Whether it is an attribute of an overlay's own, by the beginning of its name.
+pub fn is_an_overlays(attribute: &[u8]) -> bool {
+    attribute.starts_with(b"trusted.overlay.")
+        || attribute.starts_with(b"user.overlay.") && ids::are_not_the_hosts()
+}
 
 // ANCHOR: mount_overlay
 /// Mounts the overlay that `options` say on `own`, the container's own layer. `layers` are
