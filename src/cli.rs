@@ -393,6 +393,8 @@ impl Cli {
         }
         // What is made from here on, by us and by the command, has the same mode whoever calls.
         umask(UMASK);
+        #[cfg(feature = "day17-userns")]
+        self.command.go_to_the_callers_namespaces()?;
         match self.command {
             #[cfg(not(feature = "day12-images"))]
             Command::Run(run) => run.execute(),
@@ -404,6 +406,8 @@ impl Cli {
             #[cfg(feature = "day14-exec")]
             Command::Run(mut run) => {
                 run.image.fetch(run.metadata.state())?;
+                #[cfg(feature = "day17-userns")]
+                crate::userns::person::connect()?;
                 run.execute_and_look_after()
             }
 
@@ -452,6 +456,8 @@ impl Cli {
             #[cfg(feature = "day14-exec")]
             Command::Create(mut run) => {
                 run.image.fetch(run.metadata.state())?;
+                #[cfg(feature = "day17-userns")]
+                crate::userns::person::connect()?;
                 run.create()
             }
             #[cfg(feature = "day14-exec")]
@@ -464,6 +470,20 @@ impl Cli {
             Command::Seccomp(command) => command.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
+        }
+    }
+}
+
+#[cfg(feature = "day17-userns")]
+impl Command {
+    /// Without root: goes on where the caller is root, for what needs that.
+    fn go_to_the_callers_namespaces(&self) -> Result<()> {
+        use crate::userns::person::{connect, enter};
+        match self {
+            Command::Doctor(_) | Command::Seccomp(_) | Command::Init(_) => Ok(()),
+            // Images are fetched by the host's network, and before a container has its own.
+            Command::Images(_) | Command::Run(_) | Command::Create(_) => enter(),
+            _ => enter().and_then(|()| connect()),
         }
     }
 }

@@ -37,14 +37,7 @@ pub fn prepare(container: &mut Container, users: &UserNamespace, nodes: Vec<Node
     container.parts.first_step = Some(become_root);
     container.parts.last_steps.place = Some(stay_inside);
     make_streams_over(container, users);
-    if container.plan.has_own_root() {
-        container.parts.devices = devices::take_the_hosts()?;
-    }
-    for node in nodes {
-        let tree = take(DAY, &node.host)?;
-        let target = node.target;
-        container.parts.mounts.push(Mount { tree, target, is_dir: false, read_only: false, fill: None });
-    }
+    take_devices(container, nodes)?;
     let Container { plan, parts, .. } = container;
     let mut unmapped: Vec<OwnedFd> =
         parts.root.iter().map(OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
@@ -68,6 +61,20 @@ pub fn prepare(container: &mut Container, users: &UserNamespace, nodes: Vec<Node
     Ok(())
 }
 // ANCHOR_END: prepare
+
+/// Parent, on the host: takes the devices that the container is to have, those of every container and
+/// `nodes`. They are mounted in its /dev: whoever is root of a user namespace cannot make any.
+pub fn take_devices(container: &mut Container, nodes: Vec<Node>) -> Result<()> {
+    if !container.plan.has_own_root() {
+        return Ok(());
+    }
+    container.parts.devices = devices::take_the_hosts()?;
+    for Node { host, target, .. } in nodes {
+        let tree = take(DAY, &host)?;
+        container.parts.mounts.push(Mount { tree, target, is_dir: false, read_only: false, fill: None });
+    }
+    Ok(())
+}
 
 /// `None`: nobody has asked for it, so it is a file of the runtime's, or a device.
 fn kind_of(plan: &Plan, mount: &Mount) -> Option<MountKind> {

@@ -16,6 +16,9 @@
 pub mod birth;
 pub mod builder;
 pub mod flag;
+pub mod holder;
+pub mod network;
+pub mod person;
 pub mod ranges;
 
 use anyhow::{Context, bail};
@@ -24,7 +27,7 @@ use nix::unistd::Pid;
 
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
-use crate::ids::UserNamespace;
+use crate::ids::{self, UserNamespace};
 use crate::metadata::layout::root_of;
 use crate::metadata::state::State;
 use crate::plan::{Network, Plan};
@@ -32,6 +35,7 @@ use crate::seccomp::{Filtered, FilteredExec};
 
 use self::builder::Builder;
 use self::flag::Mode;
+use self::network::Forwarded;
 use self::ranges::Lease;
 
 const DAY: u8 = 17;
@@ -49,6 +53,10 @@ pub struct Remapped {
     /// While it is held, its ids are nobody else's.
     #[arg(skip)]
     lease: Option<Lease>,
+
+    /// Without root: its ports, as the host has them.
+    #[arg(skip)]
+    forwarded: Forwarded,
 
     /// Makes its overlay, once its user namespace is there.
     #[arg(skip)]
@@ -71,7 +79,7 @@ impl Mechanism for Remapped {
         container.plan.namespaces.remove(CloneFlags::CLONE_NEWUSER);
         self.filtered.prepare(container)?;
         container.plan.user_namespace = self.choose(container, mode, planned)?;
-        let Some(users) = container.plan.user_namespace.clone() else { return Ok(()) };
+        let Some(users) = container.plan.user_namespace.clone() else { return self.without(container) };
         check(&container.plan)?;
         container.plan.namespaces |= CloneFlags::CLONE_NEWUSER;
         if !container.parts.only_made {
@@ -83,6 +91,7 @@ impl Mechanism for Remapped {
 
     // The last of all: the child has nothing to do before it has ids.
     fn attach(&mut self, container: &mut Container, child: Pid) -> Result<()> {
+        self.forwarded = Forwarded::open(&container.parts.ports)?;
         let Some(users) = &container.plan.user_namespace else { return Ok(()) };
         birth::write_maps(child, users)?;
         birth::give_what_root_inside_cannot_take(child, &container.plan)?;
@@ -93,6 +102,11 @@ impl Mechanism for Remapped {
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
         self.filtered.enter(container)
+    }
+
+    fn cleanup(&mut self, container: &mut Container) -> Result<()> {
+        self.forwarded = Forwarded::default();
+        self.filtered.cleanup(container)
     }
 }
 
@@ -112,6 +126,14 @@ impl Mechanism for RemappedExec {
 // ANCHOR_END: mechanism
 
 impl Remapped {
+    /// Of a container that has none: if the runtime is in one itself, no device is made there either.
+    fn without(&mut self, container: &mut Container) -> Result<()> {
+        if !ids::are_not_the_hosts() || container.parts.only_made {
+            return Ok(());
+        }
+        birth::take_devices(container, self.filtered.take_nodes())
+    }
+
     /// Which user namespace the container is to have. `planned`: what its record says.
     fn choose(
         &mut self,
@@ -139,6 +161,12 @@ impl Remapped {
 
 /// Errors for what a container with a user namespace cannot have.
 fn check(plan: &Plan) -> Result<()> {
+    if ids::are_not_the_hosts() {
+        bail!(
+            "--userns: this runtime is in a user namespace already, and its ids are all that it has; expected \
+             --userns host, which is the same one"
+        );
+    }
     if plan.privileges.privileged {
         bail!(
             "--privileged is all of root's power over the host, and root of a user namespace has none; expected \
