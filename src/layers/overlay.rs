@@ -147,9 +147,10 @@ fn options(lower: &[OwnedFd], own: &OwnedFd) -> String {
 // ANCHOR_END: options
 
 /// Where the runtime is not the host's root, the overlay marks its files in attributes that anybody may
-/// write. (day 17; kernel: filesystems/overlayfs, "User xattr")
+/// write. Then `nofollow` is the only value of redirect_dir that all kernels take, and the last one counts.
+/// (day 17; kernel: filesystems/overlayfs, "User xattr")
 fn of_a_person() -> &'static str {
-    if ids::are_not_the_hosts() { ",userxattr" } else { "" }
+    if ids::are_not_the_hosts() { ",userxattr,redirect_dir=nofollow" } else { "" }
 }
 
 /// The attribute of a directory that hides all that is below it.

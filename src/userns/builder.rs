@@ -126,8 +126,9 @@ fn build(layers: &[PathBuf], dir: &Path, users: &UserNamespace, namespace: &File
     };
     let get_ready = |lower: &[OwnedFd], own: &OwnedFd| {
         // Where they are attached does not matter. What counts is that they are.
-        let somewhere = overlay::own_layer(dir);
-        let somewhere = Dir::open(&somewhere).with_context(|| format!("open {somewhere:?}"))?;
+        let path = overlay::own_layer(dir);
+        let somewhere = File::open(&path).with_context(|| format!("open {path:?}"))?;
+        let somewhere = Dir::new(somewhere.into(), path);
         for mount in lower.iter().chain([own]) {
             attach_on(DAY, mount, &somewhere)?;
         }
