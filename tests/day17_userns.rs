@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 
 use assert_cmd::assert::Assert;
+use common::layout::{Layout, Packed, tar_of};
 use common::{AtTerminal, HostFile, World, busybox, pid, said, until};
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty};
@@ -343,6 +344,36 @@ fn task4_a_root_file_system_of_ones_own_is_mapped_too() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
+fn task4_where_files_cannot_be_shown_as_somebody_elses_they_are_copied() {
+    let world = world();
+    let lower = world.copy_of_rootfs("lower");
+    chown(lower.join("etc/group"), Some(3), Some(4)).unwrap();
+    fs::hard_link(lower.join("etc/group"), lower.join("etc/again")).unwrap();
+    fs::copy(lower.join("bin/busybox"), lower.join("suid")).unwrap();
+    fs::set_permissions(lower.join("suid"), Permissions::from_mode(0o4755)).unwrap();
+    // No overlay can be shown so.
+    let merged = world.dir().join("merged");
+    let dirs = ["upper", "work", "merged"].map(|name| world.dir().join(name));
+    dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), dirs[0].display(), dirs[1].display());
+    let (overlay, flags) = (Some("overlay"), nix::mount::MsFlags::empty());
+    nix::mount::mount(overlay, &merged, overlay, flags, Some(&options[..])).unwrap();
+    let words =
+        ["run", "--net", "none", "--userns", "auto", "--name", "web", "--layer", merged.to_str().unwrap()];
+    let script = "stat -c %u:%g /; stat -c '%u:%g %a' /etc/group /etc/again /suid; > /new; stat -c %u /new";
+    let expected = "0:0\n3:4 644\n3:4 644\n0:0 4755\n0\n";
+    let first = world.tiny_docker([&words[..], &["sh", "-ec", script]].concat()).assert().success();
+    first.stdout(expected).stderr(contains("a copy"));
+    // Once for each container.
+    let again = world.tiny_docker(["start", "-a", "web"]).assert().success();
+    again.stdout(expected).stderr(contains("a copy").not());
+    world.remove_all();
+    nix::mount::umount(&merged).unwrap();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
 fn task4_a_volume_is_everybodys_who_has_it() {
     let world = world();
     // Its first use copies what is there. (day 11)
@@ -494,7 +525,17 @@ fn task5_it_is_connected_as_any_other() {
 #[ignore = "privileged: make vm-test"]
 fn task5_its_image_has_ids_from_0_as_all_have() {
     let world = world();
-    start(&world, "web", &[], "echo new > /new; chown 1000 /new");
+    let mut layout = Layout::new(&world, "layout");
+    let layer = layout.layer(&tar_of(&busybox()), Packed::Gzip);
+    let manifest = layout.image(&[layer], serde_json::json!({}));
+    layout.tag("docker.io/library/base:latest", &manifest);
+    let archive = world.dir().join("base.tar");
+    fs::write(&archive, tar_of(&layout.dir)).unwrap();
+    world.tiny_docker(["load", "-i", archive.to_str().unwrap()]).assert().success();
+    let script = "echo new > /new; chown 1000 /new; rm /bin/vi; stat -c %u /";
+    let words =
+        ["run", "--net", "none", "--userns", "auto", "--name", "web", "--image", "base", "sh", "-c", script];
+    world.tiny_docker(words).assert().success().stdout("0\n");
     world.tiny_docker(["commit", "web", "made"]).assert().success();
     let look = ["stat", "-c", "%u", "/new", "/bin/busybox"];
     for mode in ["host", "auto"] {
@@ -502,5 +543,5 @@ fn task5_its_image_has_ids_from_0_as_all_have() {
         world.tiny_docker([&words[..], &look].concat()).assert().success().stdout("1000\n0\n");
     }
     world.remove_all();
-    world.tiny_docker(["rmi", "made"]).assert().success();
+    world.tiny_docker(["rmi", "made", "base"]).assert().success();
 }

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
 use nix::unistd::{Pid, Uid};
-use rustix::fs::{AtFlags, chownat, statat};
+use rustix::fs::{AtFlags, FileType, chownat, statat};
 
 use crate::capabilities::node::Node;
 use crate::capabilities::ulimit;
@@ -44,7 +44,7 @@ pub fn prepare(container: &mut Container, users: &UserNamespace, nodes: Vec<Node
     for mount in &parts.mounts {
         match kind_of(plan, mount) {
             // Made for it: it is the root directory of it alone that has an owner.
-            Some(MountKind::Tmpfs) => give_memory(&mount.tree, users)?,
+            Some(MountKind::Tmpfs) => make_over_to(&mount.tree, users)?,
             // Whoever is root inside could leave a program there that whoever starts it on the host
             // executes as root. So it is as with Docker: what is there is nobody's, inside.
             Some(MountKind::Bind) => {}
@@ -81,14 +81,14 @@ fn kind_of(plan: &Plan, mount: &Mount) -> Option<MountKind> {
     plan.mounts.iter().find(|point| point.target == mount.target).map(|point| point.kind)
 }
 
-/// Makes a new tmpfs over to those who are inside whoever they were to be outside.
-fn give_memory(tree: &OwnedFd, users: &UserNamespace) -> Result<()> {
-    let found = statat(tree, "", AtFlags::EMPTY_PATH).context("look at a tmpfs")?;
+/// Makes what is mounted over to those who are inside whoever they were to be outside.
+fn make_over_to(tree: &OwnedFd, users: &UserNamespace) -> Result<()> {
+    let found = statat(tree, "", AtFlags::EMPTY_PATH).context("look at a mount")?;
     let on_the_host = |ids: &Ids, id: u32| {
-        ids.outside(id).with_context(|| format!("--tmpfs: there is no id {id} in its user namespace"))
+        ids.outside(id).with_context(|| format!("there is no id {id} in the container's user namespace"))
     };
     let (uid, gid) = (on_the_host(&users.uids, found.st_uid)?, on_the_host(&users.gids, found.st_gid)?);
-    let describe = || (format!("fchownat(tmpfs, {uid}, {gid})"), format!("chown {uid}:{gid} …"));
+    let describe = || (format!("fchownat(mount, {uid}, {gid})"), format!("chown {uid}:{gid} …"));
     let (owner, group) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
     step(DAY, describe, || chownat(tree, "", Some(owner), Some(group), AtFlags::EMPTY_PATH))
 }
@@ -134,28 +134,44 @@ pub fn open_namespace(child: Pid) -> Result<File> {
 // ANCHOR: map_mounts
 /// Parent: has the files of `mounts`, which are attached nowhere yet, be the container's. The child has
 /// the same mounts open, and attaches them afterwards.
-pub fn map_mounts(mounts: &mut Vec<OwnedFd>, users: &File) -> Result<()> {
+pub fn map_mounts(mounts: &mut Vec<OwnedFd>, users: &UserNamespace, namespace: &File) -> Result<()> {
     // ANCHOR: day17_task4_map_mounts_solution
-    mounts.drain(..).try_for_each(|mount| map_mount(&mount, users))
+    mounts.drain(..).try_for_each(|mount| match map_mount(&mount, namespace) {
+        Err(error) if error.downcast_ref::<CannotBeMapped>().is_some() && is_file(&mount)? => {
+            make_over_to(&mount, users)
+        }
+        mapped => mapped,
+    })
     // ANCHOR_END: day17_task4_map_mounts_solution
 }
 // ANCHOR_END: map_mounts
 
+/// Why a mount stays whoever's it is.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the file system that it lies on cannot show its files as somebody else's; expected ext4, xfs or btrfs, or \
+     tmpfs from Linux 6.3 on: for --root DIR, --rootfs DIR and --layer DIR"
+)]
+pub struct CannotBeMapped;
+
 /// One of them.
-pub fn map_mount(mount: &OwnedFd, users: &File) -> Result<()> {
+pub fn map_mount(mount: &OwnedFd, namespace: &File) -> Result<()> {
     let describe = || {
         let by_hand = "mount -o bind,X-mount.idmap=/proc/PID/ns/user …";
         ("mount_setattr(…, MOUNT_ATTR_IDMAP, its user namespace)".into(), by_hand.into())
     };
-    step(DAY, describe, || kernel::map_ids_of_mount(mount.as_fd(), users.as_fd())).map_err(|error| {
+    step(DAY, describe, || kernel::map_ids_of_mount(mount.as_fd(), namespace.as_fd())).map_err(|error| {
         match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
-            Some(libc::EINVAL) => error.context(
-                "the file system that it lies on cannot show its files as somebody else's; expected ext4, xfs or \
-                 btrfs, or tmpfs from Linux 6.3 on: for --root DIR, --rootfs DIR and --layer DIR",
-            ),
+            Some(libc::EINVAL) => error.context(CannotBeMapped),
             _ => error,
         }
     })
+}
+
+/// One of those that the runtime itself has made for the container, in /etc.
+fn is_file(mount: &OwnedFd) -> Result<bool> {
+    let found = statat(mount, "", AtFlags::EMPTY_PATH).context("look at a mount")?;
+    Ok(FileType::from_raw_mode(found.st_mode) == FileType::RegularFile)
 }
 
 // ANCHOR: become_root

@@ -38,7 +38,8 @@ use crate::rootfs::mount::{Dir, attach_on, take, take_open};
 use crate::wait::Child;
 
 use super::DAY;
-use super::birth::map_mount;
+use super::birth::{CannotBeMapped, map_mount};
+use super::shifted;
 
 /// The process that makes it.
 #[derive(Debug)]
@@ -109,7 +110,16 @@ fn work(
     let describe = || ("unshare(CLONE_NEWNS)".into(), "unshare --mount".into());
     step(DAY, describe, || unshare(CloneFlags::CLONE_NEWNS))?;
     make_mounts_private()?;
-    let root = build(layers, dir, users, &namespace)?;
+    let root = if shifted::is_there(dir) {
+        shifted::build(layers, dir, users)?
+    } else {
+        match build(layers, dir, users, &namespace) {
+            Err(error) if error.downcast_ref::<CannotBeMapped>().is_some() => {
+                shifted::build(layers, dir, users)?
+            }
+            built => built?,
+        }
+    };
     rights::send(root_goes, &[root.as_fd()]).context("send the root")
 }
 

@@ -20,6 +20,7 @@ pub mod holder;
 pub mod network;
 pub mod person;
 pub mod ranges;
+pub mod shifted;
 
 use anyhow::{Context, bail};
 use nix::sched::CloneFlags;
@@ -96,7 +97,7 @@ impl Mechanism for Remapped {
         birth::write_maps(child, users)?;
         birth::give_what_root_inside_cannot_take(child, &container.plan)?;
         let namespace = birth::open_namespace(child)?;
-        birth::map_mounts(&mut container.parts.unmapped, &namespace)?;
+        birth::map_mounts(&mut container.parts.unmapped, users, &namespace)?;
         self.builder.take().map_or(Ok(()), |builder| builder.build(&namespace))
     }
 
@@ -153,6 +154,13 @@ impl Remapped {
         let dir = container.parts.dir.as_deref().context("the container has no directory")?;
         let state = State::at(root_of(dir)?.to_owned());
         let lease = ranges::lease(&state, container.parts.id.as_deref(), asked)?;
+        if asked.is_some_and(|before| before != lease.uids) && shifted::is_there(dir) {
+            bail!(
+                "--userns auto: the ids from {} on, in which the container's files are, are another container's; \
+                 stop that one, and start this one again",
+                planned.map_or(0, |planned| planned.uids.outside)
+            );
+        }
         let users = UserNamespace { uids: lease.uids, gids: lease.gids, auto: true };
         self.lease = Some(lease);
         Ok(Some(users))
