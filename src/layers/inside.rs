@@ -190,6 +190,7 @@ impl Inside {
 
 /// What the container's root is made of, once more: as its `run` did.
 fn prepare(record: &Record, owner: &Owner) -> Result<Container> {
+    overlay::refuse_shifted(&owner.dir)?;
     let mut container = Container::new(record.plan.clone());
     container.parts.id = Some(record.id.clone());
     container.parts.dir =

@@ -29,6 +29,21 @@ pub fn own_layer(dir: &Path) -> PathBuf {
     dir.join(LAYER)
 }
 
+/// In the directory of a container whose files are not whose they look like on the disk: a copy of its
+/// layers, in ids of its own. (day 17)
+pub const SHIFTED: &str = "shifted";
+
+/// Errors for such a container in `dir`, where it does not run: nobody is there who has these ids.
+pub fn refuse_shifted(dir: &Path) -> Result<()> {
+    if dir.join(SHIFTED).exists() {
+        bail!(
+            "on the disk its files belong to ids of its user namespace, for they lie on a file system that cannot \
+             show them as somebody else's; expected a container that runs, or one on ext4, xfs or btrfs"
+        );
+    }
+    Ok(())
+}
+
 /// What the container has written.
 pub fn upper(dir: &Path) -> PathBuf {
     dir.join(LAYER).join("upper")

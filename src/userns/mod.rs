@@ -41,6 +41,9 @@ use self::ranges::Lease;
 
 const DAY: u8 = 17;
 
+/// Whose terminals are, as day 3 makes them. (pts(4))
+const TTY: u32 = 5;
+
 /// The flags of days 15 and 16, and whose ids the container has.
 #[derive(Debug, clap::Args)]
 pub struct Remapped {
@@ -173,6 +176,15 @@ fn check(plan: &Plan) -> Result<()> {
         bail!(
             "--userns: this runtime is in a user namespace already, and its ids are all that it has; expected \
              --userns host, which is the same one"
+        );
+    }
+    if let Some(users) = plan.user_namespace.as_ref().filter(|_| plan.has_own_root())
+        && users.gids.count <= TTY
+    {
+        bail!(
+            "--userns: {} ids are too few: terminals belong to group {TTY}; expected at least {}",
+            users.gids.count,
+            TTY + 1
         );
     }
     if plan.privileges.privileged {

@@ -25,14 +25,13 @@ use crate::error::{self, Result};
 use crate::explain::{shell, step};
 use crate::ids::UserNamespace;
 use crate::layers::copy::copy_tree;
-use crate::layers::overlay;
+use crate::layers::overlay::{self, SHIFTED};
 use crate::layers::tree::{Walk, identity, kind, names, open_dir};
 use crate::metadata::tree::remove_tree;
 use crate::rootfs::mount::take_open;
 
 use super::DAY;
 
-const SHIFTED: &str = "shifted";
 const SHIFTING: &str = "shifting";
 
 /// Whether the container in `dir` has such a copy.
