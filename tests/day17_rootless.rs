@@ -24,9 +24,10 @@ const HERS: u32 = 500_000;
 
 /// People on this machine, for as long as this value lives.
 struct People {
-    world: World,
+    // Gone before the world looks what is left.
     _files: [HostFile; 3],
     home: PathBuf,
+    world: World,
 }
 
 impl People {
@@ -53,7 +54,7 @@ impl People {
             HostFile::replace("/etc/subuid", &ids),
             HostFile::replace("/etc/subgid", &ids),
         ];
-        People { world, _files: files, home }
+        People { _files: files, home, world }
     }
 
     fn command(&self, uid: u32, words: &[&str]) -> Command {

@@ -244,11 +244,11 @@ fn task3_its_power_ends_where_its_namespaces_end() {
     let all = ["--cap-add", "ALL", "--security-opt", "seccomp=unconfined"];
     // Its own: mounts, host name, loopback. The machine's: its clock, its devices, its kernel.
     let script = "mount -t tmpfs none /tmp && hostname other && ip link set lo down && echo its own; \
-        mknod /node b 8 0 || echo no device; date -s 2001-01-01 >/dev/null || echo no clock; \
+        mknod /node b 8 0 || echo no device; date -s 2001-01-01 2>&1 | grep -q 'not permitted' && echo no clock; \
         (echo 1 > /proc/sys/kernel/panic) || echo no kernel; mount -o remount,rw /proc/sys; \
-        (echo 1 > /proc/sys/kernel/panic) || echo still no kernel; dmesg >/dev/null || echo no log";
+        (echo 1 > /proc/sys/kernel/panic) || echo still no kernel";
     let said = says(&world, &all, script);
-    assert_eq!(said, "its own\nno device\nno clock\nno kernel\nstill no kernel\nno log\n");
+    assert_eq!(said, "its own\nno device\nno clock\nno kernel\nstill no kernel\n");
 }
 
 #[test]
@@ -532,7 +532,7 @@ fn task5_its_image_has_ids_from_0_as_all_have() {
     let archive = world.dir().join("base.tar");
     fs::write(&archive, tar_of(&layout.dir)).unwrap();
     world.tiny_docker(["load", "-i", archive.to_str().unwrap()]).assert().success();
-    let script = "echo new > /new; chown 1000 /new; rm /bin/vi; stat -c %u /";
+    let script = "echo new > /new; chown 1000 /new; rm /bin/arch; stat -c %u /";
     let words =
         ["run", "--net", "none", "--userns", "auto", "--name", "web", "--image", "base", "sh", "-c", script];
     world.tiny_docker(words).assert().success().stdout("0\n");
