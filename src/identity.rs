@@ -49,22 +49,23 @@ fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams = [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
     for ((stream, name), made) in streams.into_iter().zip(stdio) {
-        make_one_over(stream, name, made.is_some(), user.uid);
+        make_one_over(stream, name, made.is_some(), (user.uid, None));
     }
     Ok(())
 }
 
-/// The same before they are the standard streams of anybody. (day 17)
-pub fn make_over_before(stdio: &[Option<OwnedFd>; 3], to: Uid) {
+/// The same before they are the standard streams of anybody. To a group as well: root of a user namespace
+/// has power over what is of a user *and* a group that it knows. (day 17)
+pub fn make_over_before(stdio: &[Option<OwnedFd>; 3], to: (Uid, Gid)) {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams = [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
     for ((own, name), made) in streams.into_iter().zip(stdio) {
-        make_one_over(made.as_ref().map_or(own, AsFd::as_fd), name, made.is_some(), to);
+        make_one_over(made.as_ref().map_or(own, AsFd::as_fd), name, made.is_some(), (to.0, Some(to.1)));
     }
 }
 
 /// One of them. `made`: for this container.
-fn make_one_over(stream: BorrowedFd, name: &str, made: bool, to: Uid) {
+fn make_one_over(stream: BorrowedFd, name: &str, made: bool, (to, group): (Uid, Option<Gid>)) {
     // A stream that is closed needs nothing.
     let Ok(found) = fstat(stream) else { return };
     if found.st_uid == to.as_raw() || found.st_mode & 0o006 != 0 {
@@ -73,7 +74,7 @@ fn make_one_over(stream: BorrowedFd, name: &str, made: bool, to: Uid) {
     if made || is_unnamed_pipe(stream) {
         let describe = || (format!("fchown({name}, {to})"), format!("chown {to} /dev/{name}"));
         // Without it the stream works too, but for that name.
-        let _ = step(3, describe, || fchown(stream, Some(to), None));
+        let _ = step(3, describe, || fchown(stream, Some(to), group));
     }
 }
 

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
-use nix::unistd::{Pid, Uid};
+use nix::unistd::{Gid, Pid, Uid};
 use rustix::fs::{AtFlags, FileType, chownat, statat};
 
 use crate::capabilities::node::Node;
@@ -96,7 +96,8 @@ fn make_over_to(tree: &OwnedFd, users: &UserNamespace) -> Result<()> {
 /// Parent: makes the pipes that are the standard streams over to root inside, who can then make them
 /// over to the command's user. The child cannot: they are of somebody whom it does not know.
 pub fn make_streams_over(container: &Container, users: &UserNamespace) {
-    make_over_before(&container.parts.stdio, Uid::from_raw(users.uids.outside));
+    let root = (Uid::from_raw(users.uids.outside), Gid::from_raw(users.gids.outside));
+    make_over_before(&container.parts.stdio, root);
 }
 
 // ANCHOR: write_maps
