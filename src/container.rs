@@ -80,9 +80,6 @@ pub struct Parts {
     /// What becomes /dev/console on a root of its own: a mount that is attached
     /// nowhere yet.
     pub console: Option<OwnedFd>,
-    /// In the child: a proc file system that is attached nowhere, and in which nothing is hidden. `None`:
-    /// whoever needs one can still make it. (day 17)
-    pub own_proc: Option<OwnedFd>,
     /// The host's devices that are day 3's, in the order of its list: mounts that are attached
     /// nowhere yet. None: it makes nodes for them. (day 17)
     pub devices: Vec<OwnedFd>,

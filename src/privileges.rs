@@ -85,11 +85,6 @@ impl Privileges {
         *self == Privileges::default()
     }
 
-    /// Whether something of it is written in a proc file system of the container's own.
-    pub fn need_own_proc(&self) -> bool {
-        !self.sysctls.is_empty() || self.apparmor.is_some() || !self.label.is_empty()
-    }
-
     /// Whether the child's last step, when it is its command's user already, takes a capability.
     pub fn needs_power_at_the_end(&self) -> bool {
         !self.ulimits.is_empty() || self.apparmor.is_some() || !self.label.is_empty()

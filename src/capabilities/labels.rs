@@ -7,7 +7,6 @@
 use anyhow::{Context, bail};
 use nix::unistd::getpid;
 
-use crate::container::Container;
 use crate::error::Result;
 use crate::explain::{shell, step};
 use crate::files::{has_apparmor, has_selinux};
@@ -90,14 +89,13 @@ pub fn check(privileges: &Privileges) -> Result<()> {
 /// Child, before exec: which label its next program gets. In a /proc of its own, which is made
 /// here and not earlier: the kernel wants this very process both to open the file and to write it.
 /// It takes CAP_SYS_ADMIN, which a user who is not root has kept for that.
-pub fn for_the_next_exec(container: &Container) -> Result<()> {
+pub fn for_the_next_exec(privileges: &Privileges) -> Result<()> {
     // ANCHOR: day15_task5_for_the_next_exec_solution
-    let privileges = &container.plan.privileges;
     let profile = privileges.apparmor.as_deref().filter(|profile| *profile != UNCONFINED || has_apparmor());
     if profile.is_none() && privileges.label.is_empty() {
         return Ok(());
     }
-    let proc = OwnProc::of(container)?;
+    let proc = OwnProc::make()?;
     if let Some(profile) = profile {
         // Since Linux 5.8 AppArmor has files of its own, for it need not be the only such module.
         let own = attribute("apparmor/exec");

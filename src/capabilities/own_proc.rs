@@ -13,7 +13,6 @@ use std::os::fd::OwnedFd;
 use anyhow::Context;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use crate::container::Container;
 use crate::error::Result;
 use crate::explain::step;
 use crate::rootfs::mount::{HARMLESS, make};
@@ -25,16 +24,8 @@ use super::DAY;
 pub struct OwnProc(OwnedFd);
 
 impl OwnProc {
-    /// The one that was made before the root changed; or a new one, for which it takes CAP_SYS_ADMIN.
-    /// It is gone when this value is.
-    pub fn of(container: &Container) -> Result<OwnProc> {
-        match &container.parts.own_proc {
-            Some(proc) => Ok(OwnProc(proc.try_clone().context("dup /proc")?)),
-            None => OwnProc::make(),
-        }
-    }
-
-    fn make() -> Result<OwnProc> {
+    /// A new one. It takes CAP_SYS_ADMIN, and it is gone when this value is.
+    pub fn make() -> Result<OwnProc> {
         let describe = || {
             let call = "fsopen(\"proc\"), fsmount(…): a proc file system that is attached nowhere";
             (call.into(), "mount -t proc proc /mnt".into())

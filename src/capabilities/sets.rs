@@ -181,7 +181,7 @@ pub fn give_up_the_rest(container: &Container) -> Result<()> {
     if needs_power_at_the_end(container) {
         use_what_is_kept()?;
     }
-    labels::for_the_next_exec(container)?;
+    labels::for_the_next_exec(privileges)?;
     ulimit::set(&privileges.ulimits)?;
     set_the_sets(of(container), until_exec(container))?;
     if privileges.no_new_privileges {

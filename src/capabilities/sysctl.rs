@@ -107,7 +107,7 @@ pub fn set_all(container: &mut Container) -> Result<()> {
         return Ok(());
     }
     container.parts.pass_the_gate()?;
-    let proc = OwnProc::of(container)?;
+    let proc = OwnProc::make()?;
     for (name, value) in &container.plan.privileges.sysctls {
         let file = format!("sys/{}", path_of(name));
         let describe = || {

@@ -68,9 +68,6 @@ impl Mechanism for Rootfs {
         // Made while the host's are to be seen. In a user namespace (day 17) the kernel makes no
         // others: they could show what somebody has hidden. (fs/namespace.c, mount_too_revealing)
         let (proc, sys) = (new(DAY, "proc", HARMLESS)?, new(DAY, "sysfs", HARMLESS)?);
-        if container.parts.first_step.is_some() && container.plan.privileges.need_own_proc() {
-            container.parts.own_proc = Some(new(15, "proc", HARMLESS)?);
-        }
         change_root(&root)?;
 
         // Modes are meant as they are written, until the command runs.
