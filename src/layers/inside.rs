@@ -83,10 +83,8 @@ impl Place {
             match record.process()? {
                 // Until its exec it is the runtime, on its way from the host's / to its own.
                 Some(process) if process.has_become_the_command()? => {
-                    let has_own_users = record.plan.user_namespace.is_some();
-                    let users = if has_own_users { namespace_of(&process, "user")? } else { None };
-                    if let Some(mounts) = namespace_of(&process, "mnt")? {
-                        return Ok(Place::Running { mounts, users });
+                    if let Some(place) = running(&record, &process)? {
+                        return Ok(place);
                     }
                 }
                 Some(_) => {}
@@ -118,6 +116,13 @@ impl Place {
     }
 }
 // ANCHOR_END: place
+
+/// The files of a container that runs; `None`: it has ended.
+fn running(record: &Record, process: &Process) -> Result<Option<Place>> {
+    let has_own = record.plan.user_namespace.is_some();
+    let users = if has_own { namespace_of(process, "user")? } else { None };
+    Ok(namespace_of(process, "mnt")?.map(|mounts| Place::Running { mounts, users }))
+}
 
 /// A namespace of a container's process; `None`: it has ended. (namespaces(7))
 fn namespace_of(process: &Process, kind: &str) -> Result<Option<OwnedFd>> {
