@@ -43,10 +43,13 @@ fn says(world: &World, flags: &[&str], script: &str) -> String {
 fn start(world: &World, name: &str, flags: &[&str], script: &str) {
     let base = busybox();
     let words = ["run", "-d", "--net", "none", "--name", name, "--layer", base.to_str().unwrap()];
-    let script = format!("{script}\n> /ready; sleep 1000");
+    let script = format!("{script}\necho it is ready; sleep 1000");
     let flags = [&["--userns", "auto"], flags].concat();
     world.tiny_docker([&words[..], &flags, &["sh", "-ec", &script]].concat()).assert().success();
-    until("its script has run", || upper(world, name).join("ready").exists());
+    until("its script has run", || {
+        let log = world.tiny_docker(["logs", name]).output().unwrap();
+        String::from_utf8_lossy(&log.stdout).contains("it is ready")
+    });
 }
 
 /// What a container has written, on the disk.
@@ -99,7 +102,7 @@ fn task1_host_is_none_and_so_is_nothing() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task1_ids_that_somebody_names_are_those() {
+fn task3_ids_that_somebody_names_are_those() {
     let world = world();
     let script = "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' ' && id -u && id -g";
     run(&world, &["--userns", "300000:400000:7"], script)
@@ -110,53 +113,65 @@ fn task1_ids_that_somebody_names_are_those() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task1_the_environment_says_what_is_usual_and_a_flag_says_otherwise() {
+fn task3_the_environment_says_what_is_usual_and_a_flag_says_otherwise() {
     let world = world();
     let base = busybox();
     let words = ["run", "--rm", "--net", "none", "--layer", base.to_str().unwrap()];
     let map = ["cat", "/proc/self/uid_map"];
     let mut usual = world.tiny_docker([&words[..], &map].concat());
-    usual.env("TINY_DOCKER_USERNS", "auto").assert().success().stdout(contains("4294967295").not());
+    usual.env("TINY_DOCKER_USERNS", "300000:300000").assert().success().stdout(contains("300000"));
     let mut other = world.tiny_docker([&words[..], &["--userns", "host"], &map].concat());
-    other.env("TINY_DOCKER_USERNS", "auto").assert().success().stdout(contains("4294967295"));
+    other.env("TINY_DOCKER_USERNS", "300000:300000").assert().success().stdout(contains("4294967295"));
 }
 
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task1_what_is_roots_of_the_host_cannot_be_had() {
     let world = world();
-    run(&world, &["--userns", "auto", "--privileged"], "true")
+    let ids = ["--userns", "300000:300000"];
+    run(&world, &[&ids[..], &["--privileged"]].concat(), "true")
         .code(125)
         .stderr(contains("--privileged").and(contains("--userns host")));
     let base = busybox();
-    let words = ["run", "--net", "host", "--userns", "auto", "--layer", base.to_str().unwrap(), "true"];
-    world.tiny_docker(words).assert().code(125).stderr(contains("--net host"));
+    let words = ["run", "--net", "host", "--layer", base.to_str().unwrap()];
+    world
+        .tiny_docker([&words[..], &ids, &["true"]].concat())
+        .assert()
+        .code(125)
+        .stderr(contains("--net host").and(contains("--userns host")));
+    run(&world, &["--userns", "300000:300000:5"], "true").code(125).stderr(contains("group 5"));
     assert_eq!(world.ps().lines().count(), 1, "nothing was made: {}", world.ps());
+}
+
+/// Makes a container called `name` that does not run.
+fn create(world: &World, name: &str) -> Assert {
+    let base = busybox();
+    let words = ["create", "--name", name, "--userns", "auto", "--layer", base.to_str().unwrap(), "true"];
+    world.tiny_docker(words).assert()
 }
 
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task2_no_two_containers_have_an_id_in_common() {
     let world = world();
-    start(&world, "one", &[], "");
-    start(&world, "other", &[], "");
-    let (one, other) = (first(&world, "one"), first(&world, "other"));
-    assert!(one.abs_diff(other) >= COUNT, "{one} and {other}");
-    assert!(one >= OURS && other >= OURS, "{one} and {other}");
-    // Given back, but not before it is removed.
-    world.tiny_docker(["stop", "-t", "0", "one"]).assert().success();
-    start(&world, "third", &[], "");
-    let third = first(&world, "third");
-    assert!(third != one && third != other, "{one}, {other}, {third}");
-    world.tiny_docker(["rm", "one"]).assert().success();
-    start(&world, "fourth", &[], "");
-    assert_eq!(first(&world, "fourth"), one, "it is free again");
+    for name in ["one", "other", "third"] {
+        create(&world, name).success();
+    }
+    let (one, other, third) = (first(&world, "one"), first(&world, "other"), first(&world, "third"));
+    for (one, other) in [(one, other), (other, third), (third, one)] {
+        assert!(one.abs_diff(other) >= COUNT, "{one} and {other}");
+        assert!(one >= OURS && other >= OURS, "{one} and {other}");
+    }
+    // Given back when it is removed.
+    world.tiny_docker(["rm", "other"]).assert().success();
+    create(&world, "fourth").success();
+    assert_eq!(first(&world, "fourth"), other, "it is free again");
     world.remove_all();
 }
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_containers_of_other_state_directories_have_others() {
+fn task3_containers_of_other_state_directories_have_others() {
     let world = world();
     start(&world, "one", &[], "");
     let other = world.dir().join("other-state");
@@ -173,7 +188,7 @@ fn task2_containers_of_other_state_directories_have_others() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task2_a_container_that_is_started_again_is_the_same_user() {
+fn task5_a_container_that_is_started_again_is_the_same_user() {
     let world = world();
     start(&world, "web", &[], "[ -e /ready ] || echo mine > /file");
     let before = first(&world, "web");
@@ -195,19 +210,15 @@ fn task2_the_ranges_of_the_user_containers_are_what_there_is() {
         fs::write(&path, text).unwrap();
         path
     };
-    let users = file("subuid", "ann:500000:65536\ncontainers:434464:196608\n");
+    let users = file("subuid", "ann:500001:65536\ncontainers:434464:196608\n");
     let groups = file("subgid", "containers:900000:131072\n");
     let (_users, _groups) =
         (HostFile::replace("/etc/subuid", &users), HostFile::replace("/etc/subgid", &groups));
     // The second of three would be ann's in part, and so would be the third.
-    let script = "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '";
-    run(&world, &["--userns", "auto"], script).success().stdout(" 0 434464 65536\n 0 900000 65536\n");
-    let base = busybox();
-    let words = ["create", "--name", "first", "--userns", "auto", "--layer", base.to_str().unwrap(), "true"];
-    world.tiny_docker(words).assert().success();
-    run(&world, &["--userns", "auto"], "true")
-        .code(125)
-        .stderr(contains("are in use").and(contains("subuid")));
+    create(&world, "one").success();
+    let users = world.inspect("one")["user_namespace"].clone();
+    assert_eq!((&users["uids"]["outside"], &users["gids"]["outside"]), (&434_464.into(), &900_000.into()));
+    create(&world, "none").code(125).stderr(contains("are in use").and(contains("subuid")));
     world.remove_all();
 }
 
