@@ -32,6 +32,11 @@ struct People {
 
 impl People {
     fn new() -> People {
+        People::with("ann")
+    }
+
+    /// `who`: how Ann is called in /etc/subuid.
+    fn with(who: &str) -> People {
         // SAFETY: all tests set the same, and each waits for its turn.
         unsafe { std::env::set_var("TMPDIR", "/var/tmp") };
         let world = World::new();
@@ -48,7 +53,7 @@ impl People {
         let people =
             format!("ann:x:{ANN}:{ANN}::{0}:/bin/sh\nbob:x:{BOB}:{BOB}::/:/bin/sh\n", home.display());
         let people = file("passwd", all + &people);
-        let ids = file("subid", format!("ann:{HERS}:65536\n"));
+        let ids = file("subid", format!("{who}:{HERS}:65536\n"));
         let files = [
             HostFile::replace("/etc/passwd", &people),
             HostFile::replace("/etc/subuid", &ids),
@@ -135,6 +140,16 @@ fn task6_a_person_with_ids_is_root_inside_and_herself_outside() {
     people.ann(&["exec", "web", "sh", "-c", "> /file; chown 1000 /file"]).assert().success();
     let state = people.home.join(".local/share/tiny-docker/containers");
     assert!(state.is_dir(), "{state:?}");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_a_person_may_be_called_by_number() {
+    let people = People::with(&ANN.to_string());
+    people.give_an_image();
+    let map = ["run", "--rm", "--net", "none", "--image", "base", "cat", "/proc/self/uid_map"];
+    let map: Vec<u32> = people.reads(&map).split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert_eq!(map, [0, ANN, 1, 1, HERS, 65536]);
 }
 
 #[test]

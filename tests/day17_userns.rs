@@ -84,6 +84,7 @@ fn task1_what_is_no_mode_is_an_error_in_words() {
         ("100000:0", "root of the host"),
         ("1:1:0", "expected"),
         ("4294967290:1:65536", "expected"),
+        ("4294967295:1:1", "expected"),
         ("1:1:1:1", "expected"),
         ("+1:1", "expected"),
     ] {
