@@ -27,7 +27,9 @@ use attack::Outcome;
 use common::{World, in_the_vm};
 
 /// The newest day of this build.
-pub const DAY: u8 = if cfg!(feature = "day16-seccomp") {
+pub const DAY: u8 = if cfg!(feature = "day17-userns") {
+    17
+} else if cfg!(feature = "day16-seccomp") {
     16
 } else if cfg!(feature = "day15-capabilities") {
     15
@@ -55,12 +57,15 @@ pub const DAY: u8 = if cfg!(feature = "day16-seccomp") {
     3
 };
 
-/// Shows an exhibit: tries `attempt` with the flags that a container has of itself, and, from
+/// What a container of the newest day is asked for: from day 17 on, a root who is nobody outside.
+const ASKED_FOR: &[&str] = if cfg!(feature = "day17-userns") { &["--userns", "auto"] } else { &[] };
+
+/// Shows an exhibit: tries `attempt` with the flags that a container of the day has, and, from
 /// day 15 on, with `--privileged`; and compares what comes of it with the table.
 pub fn exhibit(name: &str, attempt: impl Fn(&World, &[&str]) -> Outcome) {
     assert!(in_the_vm(), "this does to the machine what its name says, and is for the guest: make vm-test");
     let world = World::new();
-    let mut cells = vec![(DAY.to_string(), attempt(&world, &[]))];
+    let mut cells = vec![(DAY.to_string(), attempt(&world, ASKED_FOR))];
     if DAY >= 15 {
         cells.push((table::PRIVILEGED.to_string(), attempt(&world, &["--privileged"])));
     }
