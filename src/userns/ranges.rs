@@ -10,6 +10,7 @@
 //! day 9's addresses, the kernel drops the lock when whoever holds it dies. (flock(2))
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -58,23 +59,20 @@ impl Drop for Lease {
 /// container that is to get them; what its own record says does not stand in its way.
 pub fn lease(state: &State, own: Option<&str>, wanted: Option<Ids>) -> Result<Lease> {
     // ANCHOR: day17_task2_lease_solution
-    let taken = taken(state, own)?;
     let (uids, gids) = (blocks("/etc/subuid")?, blocks("/etc/subgid")?);
-    make_private(Path::new(RUN))?;
     sweep();
     let all = || uids.iter().zip(&gids);
     let first = all().filter(|(uids, _)| wanted == Some(**uids));
+    let before = taken(state, own)?;
     for (uids, gids) in first.chain(all()) {
-        if taken.iter().any(|(users, groups)| users.overlaps(uids) || groups.overlaps(gids)) {
+        let overlaps = |(users, groups): &(Ids, Ids)| users.overlaps(uids) || groups.overlaps(gids);
+        if before.iter().any(overlaps) {
             continue;
         }
-        let path = Path::new(RUN).join(uids.outside.to_string());
-        if let Some(lock) = try_lock(&path)? {
-            let describe =
-                || (format!("flock({path:?}): the ids are ours"), format!("flock -n {} …", path.display()));
-            return step(DAY, describe, || {
-                Ok::<_, std::io::Error>(Lease { uids: *uids, gids: *gids, path: path.clone(), _lock: lock })
-            });
+        let Some(lease) = try_lease(*uids, *gids)? else { continue };
+        // Whoever had it a moment ago may have written its record since.
+        if !taken(state, own)?.iter().any(overlaps) {
+            return Ok(lease);
         }
     }
     bail!(
@@ -96,9 +94,26 @@ fn taken(state: &State, own: Option<&str>) -> Result<Vec<(Ids, Ids)>> {
 }
 
 /// `None`: somebody has it.
+fn try_lease(uids: Ids, gids: Ids) -> Result<Option<Lease>> {
+    let path = Path::new(RUN).join(uids.outside.to_string());
+    let Some(lock) = try_lock(&path)? else { return Ok(None) };
+    let describe =
+        || (format!("flock({path:?}): the ids are ours"), format!("flock -n {} …", path.display()));
+    step(DAY, describe, || Ok::<_, std::io::Error>(()))?;
+    Ok(Some(Lease { uids, gids, path, _lock: lock }))
+}
+
+/// The same of its file.
 fn try_lock(path: &Path) -> Result<Option<File>> {
     loop {
-        let lock = open_to_lock(path).with_context(|| format!("open {path:?}"))?;
+        let lock = match open_to_lock(path) {
+            // The first one makes the directory, and the last one removes it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                make_private(Path::new(RUN))?;
+                continue;
+            }
+            lock => lock.with_context(|| format!("open {path:?}"))?,
+        };
         match lock.try_lock() {
             // Unless whoever had it has removed it meanwhile.
             Ok(()) if is_still(&lock, path)? => return Ok(Some(lock)),
@@ -128,7 +143,7 @@ fn remove_if_empty() {
 /// The ranges that containers may have, by the file `path`: subuid(5) or subgid(5).
 fn blocks(path: &str) -> Result<Vec<Ids>> {
     let text = match fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => vec![],
+        Err(error) if error.kind() == ErrorKind::NotFound => vec![],
         text => text.with_context(|| format!("read {path}"))?,
     };
     Ok(blocks_of(&text))
