@@ -15,7 +15,9 @@ use std::process::{Command, Stdio};
 use common::World;
 
 /// The newest day of this build.
-const DAY: u8 = if cfg!(feature = "day16-seccomp") {
+const DAY: u8 = if cfg!(feature = "day17-userns") {
+    17
+} else if cfg!(feature = "day16-seccomp") {
     16
 } else if cfg!(feature = "day15-capabilities") {
     15
