@@ -54,10 +54,10 @@ reset: ## Begin a day again; what is there now is kept in a branch
 progress: ## Every day of yours at a glance
 	@days/progress.sh
 
-prove: ## Prove the exercises: starters are red for their reason, wrong solutions are caught
+prove: ## Prove the exercises: starters are red for their reason, wrong solutions are caught (DAYS="3 9": of these days)
 	@days/lab-test.sh
 	@days/watch-test.sh
-	@days/prove.sh
+	@days/prove.sh $(DAYS)
 
 book: ## Build the book: book/book/index.html
 	@book/build.sh
