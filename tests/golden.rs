@@ -12,40 +12,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::World;
-
-/// The newest day of this build.
-const DAY: u8 = if cfg!(feature = "day16-seccomp") {
-    16
-} else if cfg!(feature = "day15-capabilities") {
-    15
-} else if cfg!(feature = "day14-exec") {
-    14
-} else if cfg!(feature = "day13-ports") {
-    13
-} else if cfg!(feature = "day12-images") {
-    12
-} else if cfg!(feature = "day11-layers") {
-    11
-} else if cfg!(feature = "day9-net") {
-    9
-} else if cfg!(feature = "day8-netns") {
-    8
-} else if cfg!(feature = "day7-cgroups") {
-    7
-} else if cfg!(feature = "day6-stop") {
-    6
-} else if cfg!(feature = "day5-logs") {
-    5
-} else if cfg!(feature = "day4-metadata") {
-    4
-} else if cfg!(feature = "day3-rootfs") {
-    3
-} else if cfg!(feature = "day2-namespaces") {
-    2
-} else {
-    1
-};
+use common::{DAY, World};
 
 #[test]
 fn help_is_as_it_was() {

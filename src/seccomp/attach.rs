@@ -80,8 +80,8 @@ pub fn read_file(file: impl AsRef<Path>) -> Result<String> {
 }
 
 // ANCHOR: of
-/// The filter of `container`; `None`: it has none. Who is privileged has none, unless somebody has
-/// asked for one.
+/// The filter of `container`; `None`: it has none. A privileged container has none,
+/// unless somebody has asked for one.
 pub fn filter_of(container: &Container) -> Result<Option<Filter>> {
     // ANCHOR: day16_task5_filter_of_solution
     let privileges = &container.plan.privileges;

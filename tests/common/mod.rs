@@ -43,6 +43,39 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+/// The newest day of this build.
+pub const DAY: u8 = if cfg!(feature = "day16-seccomp") {
+    16
+} else if cfg!(feature = "day15-capabilities") {
+    15
+} else if cfg!(feature = "day14-exec") {
+    14
+} else if cfg!(feature = "day13-ports") {
+    13
+} else if cfg!(feature = "day12-images") {
+    12
+} else if cfg!(feature = "day11-layers") {
+    11
+} else if cfg!(feature = "day9-net") {
+    9
+} else if cfg!(feature = "day8-netns") {
+    8
+} else if cfg!(feature = "day7-cgroups") {
+    7
+} else if cfg!(feature = "day6-stop") {
+    6
+} else if cfg!(feature = "day5-logs") {
+    5
+} else if cfg!(feature = "day4-metadata") {
+    4
+} else if cfg!(feature = "day3-rootfs") {
+    3
+} else if cfg!(feature = "day2-namespaces") {
+    2
+} else {
+    1
+};
+
 /// How long to wait for something that is certain to happen. More than ten times what
 /// anything here takes on an emulator that has nothing else to do, for the machine may
 /// be busy; and less than the patience of `make check` with a test, which then says

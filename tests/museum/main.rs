@@ -24,36 +24,7 @@ mod table;
 mod terminal;
 
 use attack::Outcome;
-use common::{World, in_the_vm};
-
-/// The newest day of this build.
-pub const DAY: u8 = if cfg!(feature = "day16-seccomp") {
-    16
-} else if cfg!(feature = "day15-capabilities") {
-    15
-} else if cfg!(feature = "day14-exec") {
-    14
-} else if cfg!(feature = "day13-ports") {
-    13
-} else if cfg!(feature = "day12-images") {
-    12
-} else if cfg!(feature = "day11-layers") {
-    11
-} else if cfg!(feature = "day9-net") {
-    9
-} else if cfg!(feature = "day8-netns") {
-    8
-} else if cfg!(feature = "day7-cgroups") {
-    7
-} else if cfg!(feature = "day6-stop") {
-    6
-} else if cfg!(feature = "day5-logs") {
-    5
-} else if cfg!(feature = "day4-metadata") {
-    4
-} else {
-    3
-};
+use common::{DAY, World, in_the_vm};
 
 /// Shows an exhibit: tries `attempt` with the flags that a container has of itself, and, from
 /// day 15 on, with `--privileged`; and compares what comes of it with the table.

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Output;
 
 use crate::attack::{NO_NETWORK, Outcome, by_hand, new_path, own_rootfs, run_on, shell_on};
-use crate::common::{ALL_OF_ROOT, AtTerminal, World, binary, said};
-use crate::{DAY, exhibit};
+use crate::common::{ALL_OF_ROOT, AtTerminal, DAY, World, binary, said};
+use crate::exhibit;
 
 /// A root file system in which `path`, if it is there, is replaced by a link to `target`.
 fn with_link(rootfs: &Path, path: &str, target: &str) {

@@ -3,8 +3,8 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use crate::DAY;
 use crate::attack::{Outcome, python};
+use crate::common::DAY;
 use crate::exhibit;
 
 /// A packet of which every byte is the container's, its sender's address too.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::attack::{NO_NETWORK, Outcome, by_hand, new_path, own_rootfs, run_on};
-use crate::common::{World, binary, said};
-use crate::{DAY, exhibit};
+use crate::common::{DAY, World, binary, said};
+use crate::exhibit;
 
 /// The host's runtime; a copy, for what becomes of it.
 struct Program {

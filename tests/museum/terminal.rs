@@ -1,8 +1,8 @@
 //! What is typed at your terminal, and not by you. (TIOCSTI(2const))
 
 use crate::attack::{NO_NETWORK, Outcome, PYTHON, program, run_on};
-use crate::common::{AtTerminal, World, binary, rootfs};
-use crate::{DAY, exhibit};
+use crate::common::{AtTerminal, DAY, World, binary, rootfs};
+use crate::exhibit;
 
 /// Types a line at whatever may be a terminal; at the first that lets it.
 const TYPES: &str = r#"
