@@ -1,6 +1,6 @@
 # tiny-docker-rs: what a person types. `make` alone shows this list.
 .DEFAULT_GOAL := help
-.PHONY: help demo vm-test vm-shell test rootfs start check watch hint solution reset progress prove book book-serve install bundle bench lint
+.PHONY: help demo vm-test vm-shell test rootfs start check watch hint solution reset progress prove book book-serve install bundle bench lint podman-test containerd-test crun-test kubelet-test
 
 # Where `make install` puts things. Only the copying is done as root, and only where
 # the place is root's.
@@ -89,6 +89,18 @@ bench: ## Start to exit against the kernel's floor, crun and runc; exec, ps, run
 	else echo "bench: not root, so on this machine nothing is measured"; fi
 	@vm/bench.sh
 	@vm/bench.sh exec
+
+podman-test: ## podman drives our OCI runtime, in a guest of its own (RUNTIME=crun: another; CGROUPS=systemd)
+	@RUNTIME="$(RUNTIME)" CGROUPS="$(CGROUPS)" vm/real/podman.sh
+
+containerd-test: ## containerd drives it: ctr, and the CRI, which a kubelet speaks (RUNTIME=, CGROUPS=)
+	@RUNTIME="$(RUNTIME)" CGROUPS="$(CGROUPS)" vm/real/containerd.sh
+
+crun-test: ## crun's own tests on it; what passes is compared with tests/real (RUNTIME=, CGROUPS=, UPDATE=1)
+	@RUNTIME="$(RUNTIME)" CGROUPS="$(CGROUPS)" UPDATE="$(UPDATE)" vm/real/crun.sh
+
+kubelet-test: ## A real kubelet starts a pod with it (RUNTIME=, CGROUPS=; builds the kubelet once: ten minutes and more)
+	@RUNTIME="$(RUNTIME)" CGROUPS="$(CGROUPS)" vm/real/kubelet.sh
 
 lint: ## Formatting, clippy on every day, shellcheck, the book's links
 	@.ci/lint

@@ -270,7 +270,8 @@ fn read_table(path: &str) -> Result<Vec<Fields>> {
     Ok(lines.map(|line| line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect()).collect())
 }
 
-fn make_workdir(dir: &Path) -> Result<()> {
+/// Child: makes the directory `dir`, and those above it, if there is none.
+pub fn make_workdir(dir: &Path) -> Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
