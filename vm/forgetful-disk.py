@@ -10,6 +10,10 @@ SIZE bytes. Behind its end are two blocks of 4096 bytes more:
                of "some" a random half of it, as a disk may that writes in an order of its
                own; from then on nothing is written any more
 
+It keeps or forgets sectors of 4096 bytes, as disks have them today that speak of 512. With
+512, ext4's superblock of 1024 bytes could be half of before and half of after, and then its
+checksum is wrong and nothing can be mounted: that is between ext4 and such a disk.
+
 https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 """
 import os
@@ -18,7 +22,7 @@ import socket
 import struct
 import sys
 
-BLOCK = 512
+SECTOR = 4096
 HAS_FLAGS, SEND_FLUSH = 1, 4
 READ, WRITE, DISCONNECT, FLUSH = 0, 1, 2, 3
 
@@ -61,14 +65,22 @@ def greet(connection):
         reply(0x80000001)
 
 
+def sectors(offset, length):
+    """Each sector that length bytes from offset touch: its place, and the bytes of it."""
+    while length:
+        place, start = offset - offset % SECTOR, offset % SECTOR
+        count = min(length, SECTOR - start)
+        yield place, slice(start, start + count)
+        offset, length = offset + count, length - count
+
+
+def sector(place):
+    """A sector as it is read now, written down or not."""
+    return pending.get(place) or os.pread(disk, SECTOR, place).ljust(SECTOR, b"\0")
+
+
 def read(offset, length):
-    data = bytearray(os.pread(disk, length, offset))
-    data += bytes(length - len(data))
-    for at in range(0, length, BLOCK):
-        block = pending.get(offset + at)
-        if block is not None:
-            data[at:at + BLOCK] = block
-    return bytes(data)
+    return b"".join(sector(place)[part] for place, part in sectors(offset, length))
 
 
 def write(offset, data):
@@ -80,12 +92,15 @@ def write(offset, data):
     elif offset == size + 4096:
         if data.startswith(b"some"):
             keep(random.sample(sorted(pending), len(pending) // 2))
-        print(f"forgetful-disk: {len(pending)} blocks are forgotten", flush=True)
+        print(f"forgetful-disk: {len(pending)} sectors are forgotten", flush=True)
         pending.clear()
         cut = True
     else:
-        for at in range(0, len(data), BLOCK):
-            pending[offset + at] = data[at:at + BLOCK]
+        for place, part in sectors(offset, len(data)):
+            changed = bytearray(sector(place))
+            count = part.stop - part.start
+            changed[part], data = data[:count], data[count:]
+            pending[place] = bytes(changed)
 
 
 def keep(offsets):

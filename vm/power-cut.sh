@@ -10,12 +10,12 @@
 #   an image that is said to be there is whole; one that was flushed is there
 #   a pull that was interrupted can be made again
 #
-# MKFS: how to make the file system; without it mke2fs -q -t ext4. (The guest must know it.)
+# MKFS: how to make the file system; without it mke2fs -q -t ext4 -b 4096, as on a disk of any size. (The guest must know it.)
 set -euo pipefail
 # shellcheck source=vm/payload.sh
 . "$(dirname "$(readlink -f "$0")")/payload.sh"
 PATH=$PATH:/usr/sbin:/sbin
-[ $# -gt 0 ] || set -- mke2fs -q -t ext4
+[ $# -gt 0 ] || set -- mke2fs -q -t ext4 -b 4096
 size=$((64 << 20))
 command -v python3 >/dev/null || { echo "power-cut: python3 is missing; install it" >&2; exit 1; }
 
