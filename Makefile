@@ -28,7 +28,7 @@ vm-shell: ## The classroom: a root shell in the VM (DAY=2: with that day's runti
 
 test: ## The tests that need no root, on this machine
 	@vm/setup.sh
-	cargo test --features day16
+	cargo test --features day17
 
 rootfs: ## Make rootfs/busybox, a root file system for containers on this machine
 	@vm/rootfs.sh && echo "rootfs/busybox is there"
@@ -66,8 +66,8 @@ book-serve: ## Read the book while writing it
 	@book/build.sh serve
 
 install: ## Install tiny-docker, its man pages and completions (PREFIX=/usr/local)
-	cargo build --quiet --release --features day16 --target-dir target
-	cargo run --quiet --features day16 --example manual -- target/manual
+	cargo build --quiet --release --features day17 --target-dir target
+	cargo run --quiet --features day17 --example manual -- target/manual
 	$(SUDO) install -D -m 755 -t $(TO)/bin target/*/release/tiny-docker
 	$(SUDO) install -D -m 644 -t $(TO)/share/man/man1 target/manual/*.1
 	$(SUDO) install -D -m 644 target/manual/tiny-docker.bash $(TO)/share/bash-completion/completions/tiny-docker
@@ -83,9 +83,9 @@ bench: ## Start to exit against the kernel's floor, crun and runc; exec, ps, run
 		cargo bench --quiet --features day3 --bench start_to_exit && \
 		cargo bench --quiet --features day6 --bench lifecycle && \
 		BENCH_JSON=target/bench-here.jsonl BENCH_HERE_SVG=target/bench-here.svg \
-			cargo bench --quiet --features day16 --bench here && \
-		cargo bench --quiet --features day16 --bench image && \
-		cargo bench --quiet --features day16 --bench pull; \
+			cargo bench --quiet --features day17 --bench here && \
+		cargo bench --quiet --features day17 --bench image && \
+		cargo bench --quiet --features day17 --bench pull; \
 	else echo "bench: not root, so on this machine nothing is measured"; fi
 	@vm/bench.sh
 	@vm/bench.sh exec

@@ -226,9 +226,13 @@ struct Run {
     #[command(flatten)]
     capabilities: crate::capabilities::Capabilities,
 
-    #[cfg(feature = "day16-seccomp")]
+    #[cfg(all(feature = "day16-seccomp", not(feature = "day17-userns")))]
     #[command(flatten)]
     capabilities: crate::seccomp::Filtered,
+
+    #[cfg(feature = "day17-userns")]
+    #[command(flatten)]
+    capabilities: crate::userns::Remapped,
 
     /// The command, and its arguments: from here on, all words are the command's
     #[cfg_attr(not(feature = "day12-images"), arg(required = true))]
@@ -306,9 +310,13 @@ struct ExecCommand {
     #[command(flatten)]
     capabilities: crate::capabilities::OfExec,
 
-    #[cfg(feature = "day16-seccomp")]
+    #[cfg(all(feature = "day16-seccomp", not(feature = "day17-userns")))]
     #[command(flatten)]
     capabilities: crate::seccomp::FilteredExec,
+
+    #[cfg(feature = "day17-userns")]
+    #[command(flatten)]
+    capabilities: crate::userns::RemappedExec,
 }
 
 #[cfg(feature = "day14-exec")]
@@ -385,6 +393,8 @@ impl Cli {
         }
         // What is made from here on, by us and by the command, has the same mode whoever calls.
         umask(UMASK);
+        #[cfg(feature = "day17-userns")]
+        self.command.go_to_the_callers_namespaces()?;
         match self.command {
             #[cfg(not(feature = "day12-images"))]
             Command::Run(run) => run.execute(),
@@ -396,6 +406,8 @@ impl Cli {
             #[cfg(feature = "day14-exec")]
             Command::Run(mut run) => {
                 run.image.fetch(run.metadata.state())?;
+                #[cfg(feature = "day17-userns")]
+                crate::userns::entrance::connect()?;
                 run.execute_and_look_after()
             }
 
@@ -444,6 +456,8 @@ impl Cli {
             #[cfg(feature = "day14-exec")]
             Command::Create(mut run) => {
                 run.image.fetch(run.metadata.state())?;
+                #[cfg(feature = "day17-userns")]
+                crate::userns::entrance::connect()?;
                 run.create()
             }
             #[cfg(feature = "day14-exec")]
@@ -456,6 +470,20 @@ impl Cli {
             Command::Seccomp(command) => command.execute(),
             #[cfg(not(feature = "day6-stop"))]
             Command::Stop { .. } => not_yet("stop", 6, "nothing ends a container from outside yet"),
+        }
+    }
+}
+
+#[cfg(feature = "day17-userns")]
+impl Command {
+    /// Without root: goes on where the caller is root, for what needs that.
+    fn go_to_the_callers_namespaces(&self) -> Result<()> {
+        use crate::userns::entrance::{connect, enter};
+        match self {
+            Command::Doctor(_) | Command::Seccomp(_) | Command::Init(_) => Ok(()),
+            // Images are fetched by the host's network, and before a container has its own.
+            Command::Images(_) | Command::Run(_) | Command::Create(_) => enter(),
+            _ => enter().and_then(|()| connect()),
         }
     }
 }

@@ -32,6 +32,7 @@ fn describe_clone(namespaces: CloneFlags, into_cgroup: bool) -> (String, String)
 /// `namespaces` as unshare(1) and nsenter(1) call them: ` --uts --pid`.
 pub fn options(namespaces: CloneFlags) -> String {
     let options = [
+        (CloneFlags::CLONE_NEWUSER, " --user"),
         (CloneFlags::CLONE_NEWUTS, " --uts"),
         (CloneFlags::CLONE_NEWPID, " --pid"),
         (CloneFlags::CLONE_NEWNS, " --mount"),

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -79,6 +80,16 @@ pub struct Parts {
     /// What becomes /dev/console on a root of its own: a mount that is attached
     /// nowhere yet.
     pub console: Option<OwnedFd>,
+    /// The host's devices that are day 3's, in the order of its list: mounts that are attached
+    /// nowhere yet. None: it makes nodes for them. (day 17)
+    pub devices: Vec<OwnedFd>,
+    /// Mounts whose files get its ids as soon as it has any: the same that the child attaches. (day 17)
+    pub unmapped: Vec<OwnedFd>,
+    /// In the child: by which `root` comes, if somebody else makes it. (day 17)
+    pub root_comes: Option<UnixStream>,
+    /// What the child does first of all, once it is past the gate: it becomes its own root. `None`: it
+    /// is root already. (day 17)
+    pub first_step: Option<FirstStep>,
     /// Its stdin, stdout and stderr; `None`: the runtime's.
     pub stdio: [Option<OwnedFd>; 3],
     /// The ids that the plan's user turned out to have; `None`: whoever started the
@@ -127,6 +138,9 @@ pub struct LastSteps {
 
 /// One of them.
 pub type LastStep = fn(&Container) -> Result<()>;
+
+/// See [`Parts::first_step`].
+pub type FirstStep = fn(&mut Container) -> Result<()>;
 
 impl LastSteps {
     /// All but the filter.
@@ -446,7 +460,17 @@ fn enter(container: &mut Container, mechanisms: &mut Mechanisms, report: &Report
     die_with_the_parent(report)?;
     if container.parts.join.is_none() {
         inherited::start_afresh()?;
-        container.plan.privileges.oom_score_adj.map_or(Ok(()), inherited::set_oom_score_adj)?;
+        match container.plan.privileges.oom_score_adj {
+            None => inherited::may_be_killed_for_memory()?,
+            // Root of a user namespace may not ask for less than it has: its parent does, meanwhile.
+            Some(_) if container.parts.first_step.is_some() => {}
+            Some(value) => inherited::set_oom_score_adj(value)?,
+        }
+    }
+    if let Some(first_step) = container.parts.first_step {
+        container.parts.pass_the_gate()?;
+        first_step(container)?;
+        die_with_the_parent(report)?;
     }
 
     for mechanism in mechanisms {

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, setgid, setgroups, setuid};
@@ -48,19 +49,35 @@ fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams = [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
     for ((stream, name), made) in streams.into_iter().zip(stdio) {
-        // A stream that is closed needs nothing.
-        let Ok(found) = fstat(stream) else { continue };
-        if found.st_uid == user.uid.as_raw() || found.st_mode & 0o006 != 0 {
-            continue;
-        }
-        if made.is_some() || is_unnamed_pipe(stream) {
-            let describe =
-                || (format!("fchown({name}, {})", user.uid), format!("chown {} /dev/{name}", user.uid));
-            // Without it the stream works too, but for that name.
-            let _ = step(3, describe, || fchown(stream, Some(user.uid), None));
-        }
+        make_one_over(stream, name, made.is_some(), (user.uid, None));
     }
     Ok(())
+}
+
+/// The same before they are the standard streams of anybody. To a group as well: root of a user namespace
+/// has power over what is of a user *and* a group that it knows. (day 17)
+pub fn make_over_before(stdio: &[Option<OwnedFd>; 3], to: (Uid, Gid)) {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = [(stdin.as_fd(), "stdin"), (stdout.as_fd(), "stdout"), (stderr.as_fd(), "stderr")];
+    for ((own, name), made) in streams.into_iter().zip(stdio) {
+        make_one_over(made.as_ref().map_or(own, AsFd::as_fd), name, made.is_some(), (to.0, Some(to.1)));
+    }
+}
+
+/// One of them. `made`: for this container.
+fn make_one_over(stream: BorrowedFd, name: &str, made: bool, (to, group): (Uid, Option<Gid>)) {
+    // A stream that is closed needs nothing.
+    let Ok(found) = fstat(stream) else { return };
+    let is_theirs =
+        found.st_uid == to.as_raw() && group.is_none_or(|group| found.st_gid == group.as_raw());
+    if is_theirs || found.st_mode & 0o006 != 0 {
+        return;
+    }
+    if made || is_unnamed_pipe(stream) {
+        let describe = || (format!("fchown({name}, {to})"), format!("chown {to} /dev/{name}"));
+        // Without it the stream works too, but for that name.
+        let _ = step(3, describe, || fchown(stream, Some(to), group));
+    }
 }
 
 /// Whether this is a pipe that lies in the kernel's own file system of pipes, where
@@ -68,6 +85,30 @@ fn make_over(stdio: &[Option<OwnedFd>; 3], user: &User) -> Result<()> {
 fn is_unnamed_pipe(stream: BorrowedFd) -> bool {
     const PIPEFS: FsType = FsType(0x5049_5045);
     fstatfs(stream).is_ok_and(|found| found.filesystem_type() == PIPEFS)
+}
+
+/// Makes this process root of the user namespace that it is in. Who it was before is nobody in there.
+/// (day 17; user_namespaces(7))
+pub fn become_root_inside() -> Result<()> {
+    let describe = || {
+        let by_hand = "setpriv --clear-groups --regid=0 --reuid=0 …";
+        ("setgroups([]), setgid(0), setuid(0)".into(), by_hand.into())
+    };
+    step(17, describe, || {
+        setgroups(&[])?;
+        setgid(Gid::from_raw(0))?;
+        setuid(Uid::from_raw(0))
+    })
+}
+
+/// The same in the user namespace `users`, which it joins. (day 17; setns(2))
+pub fn join_users(users: &OwnedFd) -> Result<()> {
+    let describe = || {
+        let call = "setns(/proc/PID/ns/user of its process, CLONE_NEWUSER)";
+        (call.into(), "nsenter --target PID --user".into())
+    };
+    step(17, describe, || setns(users, CloneFlags::CLONE_NEWUSER))?;
+    become_root_inside()
 }
 
 /// Gives up this process's identity for `user`'s. Groups first: whoever is no

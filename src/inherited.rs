@@ -31,15 +31,15 @@ pub const UMASK: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
 
 // ANCHOR: start_afresh
 /// Gives this process a life of its own, before anything of the container is made: what its
-/// signals do, its execution domain, session keyring and oom_score_adj.
+/// signals do, its execution domain and session keyring. (Its oom_score_adj may be asked for: see
+/// [`may_be_killed_for_memory`] and [`set_oom_score_adj`].)
 pub fn start_afresh() -> Result<()> {
     // ANCHOR: day1_task4_start_afresh_solution
     reset_signals()?;
     // `setarch -R` turns address randomisation off, and exec keeps that. (personality(2))
     let describe = || ("personality(PER_LINUX)".into(), "setarch \"$(uname -m)\" …".into());
     step(1, describe, || kernel::set_personality(0))?;
-    new_session_keyring()?;
-    may_be_killed_for_memory()
+    new_session_keyring()
     // ANCHOR_END: day1_task4_start_afresh_solution
 }
 // ANCHOR_END: start_afresh
@@ -76,7 +76,7 @@ const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 /// Sets oom_score_adj to 0. With the caller's -1000 (sshd's, systemd's) the kernel may not
 /// kill what exceeds a memory limit, and it would hang. A positive one may stay: to lower
 /// it takes a privilege, and it harms nobody but the container. (proc_pid_oom_score_adj(5))
-fn may_be_killed_for_memory() -> Result<()> {
+pub fn may_be_killed_for_memory() -> Result<()> {
     let describe = || (format!("write 0 > {OOM_SCORE_ADJ}"), format!("echo 0 >{OOM_SCORE_ADJ}"));
     step(1, describe, || match files::write(OOM_SCORE_ADJ, "0") {
         Err(error) if is_negative(OOM_SCORE_ADJ) => Err(error),

@@ -248,6 +248,22 @@ pub unsafe fn close_inherited_files() -> io::Result<()> {
     }
 }
 
+/// Has a program that is to live on, as a daemon does, get its standard streams and none of the other files
+/// that our caller has left open: a lock would never be free, and a pipe never at its end.
+/// (close_range(2), CLOSE_RANGE_CLOEXEC)
+pub fn keep_only_the_standard_streams(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let close = || {
+        // SAFETY: takes no pointer, and closes nothing before the exec.
+        match unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    // SAFETY: between fork and exec it does one system call, and allocates nothing.
+    unsafe { command.pre_exec(close) };
+}
+
 /// Adds `flags`, of mount_setattr(2), to those of the mount at `path` in `dir`, or of
 /// `dir` itself if `path` is empty. A remount by mount(2) would have to repeat all the
 /// others. (mount_setattr(2))
@@ -266,11 +282,26 @@ pub fn make_mounts_private(tree: BorrowedFd) -> io::Result<()> {
     set_mount(tree, c"", libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)
 }
 
+/// Whoever has an id on the disk has, seen through the mount `tree`, the id of the host that the
+/// user namespace `users` says for it. `tree` is attached nowhere, and has no such mapping yet.
+/// (mount_setattr(2), MOUNT_ATTR_IDMAP)
+pub fn map_ids_of_mount(tree: BorrowedFd, users: BorrowedFd) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: users.as_raw_fd() as u64,
+    };
+    set_mount_attr(tree, c"", 0, attr)
+}
+
 fn set_mount(dir: BorrowedFd, path: &CStr, flags: c_int, set: u64, propagation: u64) -> io::Result<()> {
-    // SAFETY: plain integers, zero means "leave as it is".
-    let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
-    attr.attr_set = set;
-    attr.propagation = propagation;
+    // Zero means "leave as it is".
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    set_mount_attr(dir, path, flags, attr)
+}
+
+fn set_mount_attr(dir: BorrowedFd, path: &CStr, flags: c_int, attr: libc::mount_attr) -> io::Result<()> {
     let (dir, flags, size) = (dir.as_raw_fd(), flags | libc::AT_EMPTY_PATH, size_of_val(&attr));
     // SAFETY: the kernel only reads `path`, which ends with a NUL, and `attr`.
     let result =

@@ -21,9 +21,11 @@
 //! | 14 | `exec`, `supervise`, `networks` | Can it look after itself? |
 //! | 15 | `capabilities` | Root, but how much of it? |
 //! | 16 | `seccomp` | Which questions may it ask the kernel? |
+//! | 17 | `userns` | Can root inside be nobody outside? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
-//! world. [`plan`] says what it is to be, [`privileges`] what of root's power it has,
+//! world. [`plan`] says what it is to be, [`privileges`] what of root's power it has, [`ids`] whose
+//! ids it has,
 //! [`inherited`] what of its caller stays with it, [`identity`] gives it its user, [`command`]
 //! becomes the command, [`report`] tells whether it did, [`wait`] waits for it.
 //! [`kernel`] holds the few system calls that no library wraps, [`files`] reads and writes
@@ -41,6 +43,7 @@ pub mod explain;
 mod fault;
 pub mod files;
 pub mod identity;
+pub mod ids;
 pub mod inherited;
 pub mod kernel;
 pub mod plan;
@@ -100,3 +103,6 @@ pub mod capabilities;
 
 #[cfg(feature = "day16-seccomp")]
 pub mod seccomp;
+
+#[cfg(feature = "day17-userns")]
+pub mod userns;

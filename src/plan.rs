@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes;
 pub use crate::care::{HealthCheck, Restart};
+use crate::ids::UserNamespace;
 use crate::privileges::Privileges;
 
 // ANCHOR: plan
@@ -105,6 +106,9 @@ pub struct Plan {
     /// What of root's power it has. (Before day 15: all that is left in its namespaces.)
     #[serde(default, skip_serializing_if = "Privileges::are_usual")]
     pub privileges: Privileges,
+    /// Which ids of the host its ids are; `None`: the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_namespace: Option<UserNamespace>,
 }
 // ANCHOR_END: plan
 
@@ -281,6 +285,7 @@ impl Plan {
             ip: None,
             dns: vec![],
             privileges: Privileges::default(),
+            user_namespace: None,
         }
     }
 }

@@ -219,6 +219,7 @@ pub fn take(child: Pid, arrived: Arrived) -> Result<()> {
 
 /// A child that is not reaped yet. Dropping it kills and reaps it: a start that
 /// fails half-way leaves no process.
+#[derive(Debug)]
 pub struct Child {
     /// Its process id, seen from the runtime. Ours until it is reaped.
     pub pid: Pid,

@@ -48,6 +48,10 @@ type_it tiny-docker run --rm --cap-drop ALL --cap-add CHOWN --rootfs rootfs/busy
 type_it tiny-docker run --rm --rootfs rootfs/busybox sh -c 'mknod /dev/disk b 254 0 && cat /dev/disk' || true
 type_it tiny-docker run --rm --rootfs rootfs/debian unshare --user id || true
 type_it sh -c 'tiny-docker seccomp show | head -n 8'
+type_it tiny-docker run -d --name nobody --userns auto --layer rootfs/busybox sleep 1000
+type_it tiny-docker exec nobody sh -c 'id -u; cat /proc/self/uid_map'
+type_it sh -c "grep ^Uid /proc/\$(tiny-docker inspect nobody | sed -n 's/.*\"pid\": \([0-9]*\),/\1/p')/status"
+type_it tiny-docker rm -f nobody
 type_it mkdir -p layer/srv
 type_it tiny-docker run --name layered --layer layer --layer rootfs/busybox sh -c '
 echo "written into a layer of my own" >/srv/mine; rm /etc/os-release; ls /srv'

@@ -5,7 +5,7 @@ set -euo pipefail
 sudo apt-get update -qq
 sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     build-essential ca-certificates curl git busybox-static iproute2 iputils-ping nftables procps strace util-linux mmdebstrap \
-    docker-registry skopeo umoci podman
+    docker-registry skopeo umoci podman uidmap slirp4netns
 command -v cargo >/dev/null || [ -x "$HOME/.cargo/bin/cargo" ] ||
     curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs | sh -s -- -y --profile minimal
 

@@ -134,7 +134,7 @@ fn nodes_of(device: &Device) -> Result<Vec<Node>> {
             );
         }
     } else {
-        nodes.extend(node(&found, target.clone()));
+        nodes.extend(node(&found, host.clone(), target.clone()));
     }
     for node in &mut nodes {
         node.access = access_of(access);
@@ -155,14 +155,14 @@ fn find(host: &Path, target: &Path, depth: usize, is_meant: &dyn Fn(&OsStr) -> b
             Ok(found) if found.is_dir() && depth < DEPTH => {
                 find(&entry.path(), &target, depth + 1, &|_| true, nodes)
             }
-            Ok(found) => nodes.extend(node(&found, target)),
+            Ok(found) => nodes.extend(node(&found, entry.path(), target)),
             Err(_) => {}
         }
     }
 }
 
 /// What was `found` as a node; `None`: it is none.
-fn node(found: &Metadata, target: PathBuf) -> Option<Node> {
+fn node(found: &Metadata, host: PathBuf, target: PathBuf) -> Option<Node> {
     let kind = match found.file_type() {
         kind if kind.is_block_device() => Kind::Block,
         kind if kind.is_char_device() => Kind::Character,
@@ -170,7 +170,7 @@ fn node(found: &Metadata, target: PathBuf) -> Option<Node> {
     };
     let (major, minor) = (major(found.rdev()), minor(found.rdev()));
     let (mode, uid, gid) = (found.mode() & 0o7777, found.uid(), found.gid());
-    Some(Node { target, kind, major, minor, mode, uid, gid, access: MKNOD | READ | WRITE })
+    Some(Node { host, target, kind, major, minor, mode, uid, gid, access: MKNOD | READ | WRITE })
 }
 
 fn access_of(letters: &str) -> u32 {

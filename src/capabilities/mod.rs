@@ -24,6 +24,7 @@ use anyhow::bail;
 use crate::cgroups::limits::parse_size;
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
+use crate::ids;
 use crate::plan::Plan;
 use crate::privileges::Privileges;
 
@@ -103,11 +104,12 @@ impl Mechanism for Capabilities {
         self.nodes = devices::look_up(privileges)?;
         match &container.parts.cgroup {
             _ if privileges.privileged => {}
-            Some(cgroup) => {
+            // Who is root of a user namespace alone may attach none, and can make no device. (day 17)
+            Some(cgroup) if !ids::are_not_the_hosts() => {
                 let rules = device_filter::rules(&self.nodes, container.parts.console.as_ref());
                 device_filter::attach(cgroup, &rules)?;
             }
-            None => device_filter::do_without(container)?,
+            _ => device_filter::do_without(container)?,
         }
         container.parts.last_steps.privileges = Some(sets::give_up_the_rest);
         Ok(())
@@ -165,6 +167,11 @@ impl Capabilities {
         let taken = self.security_opt.iter().filter_map(value).collect();
         self.security_opt.retain(|option| value(option).is_none());
         taken
+    }
+
+    /// The nodes that it would make: for a later day, which has another way.
+    pub fn take_nodes(&mut self) -> Vec<Node> {
+        std::mem::take(&mut self.nodes)
     }
 
     /// 0 is the usual size, as with Docker. For the kernel it would be no limit. (tmpfs(5))

@@ -24,6 +24,8 @@ pub const WRITE: u32 = 4;
 /// numbers; the kernel knows the device by these. (mknod(2))
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
+    /// What it is called on the host.
+    pub host: PathBuf,
     /// Its path, below /dev.
     pub target: PathBuf,
     /// Block or character.

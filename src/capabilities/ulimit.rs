@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
+use nix::unistd::Pid;
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::error::Result;
 use crate::explain::step;
@@ -109,6 +110,28 @@ pub fn set(limits: &BTreeMap<String, Ulimit>) -> Result<()> {
     // ANCHOR_END: day15_task5_set_solution
 }
 // ANCHOR_END: set
+
+/// Parent: lets the process `child` have them, where it may not raise them itself: root of a user
+/// namespace has no CAP_SYS_RESOURCE on the host. What counts for it stays, until it is ready. (day 17)
+pub fn raise(child: Pid, limits: &BTreeMap<String, Ulimit>) -> Result<()> {
+    let child = rustix::process::Pid::from_raw(child.as_raw());
+    for (name, limit) in limits {
+        let resource = resource(name).with_context(|| format!("there is no limit {name:?}"))?;
+        let own = getrlimit(resource);
+        if own.maximum.is_none_or(|own| limit.hard.is_some_and(|hard| hard <= own)) {
+            continue;
+        }
+        let describe = || {
+            let call =
+                format!("prlimit(child, RLIMIT_{}, …:{})", name.to_ascii_uppercase(), word(limit.hard));
+            (call, format!("prlimit --pid PID --{name}=:{}", word(limit.hard)))
+        };
+        let value = Rlimit { maximum: limit.hard, ..own };
+        step(17, describe, || prlimit(child, resource, value))
+            .map_err(|error| explained(error, name, limit))?;
+    }
+    Ok(())
+}
 
 /// `error` with what it means here.
 fn explained(error: anyhow::Error, name: &str, limit: &Ulimit) -> anyhow::Error {

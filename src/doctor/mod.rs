@@ -8,6 +8,7 @@ mod capabilities;
 mod exec;
 mod ports;
 mod seccomp;
+mod userns;
 
 use std::fmt::Write;
 use std::fs;
@@ -190,6 +191,13 @@ impl Doctor {
                 Box::new(|| apart(seccomp::call_filter)),
                 "boot a kernel with CONFIG_SECCOMP_FILTER; until then, --security-opt seccomp=unconfined",
             ),
+            (
+                17,
+                "user namespaces",
+                Box::new(userns::user_namespaces),
+                "sysctl -w user.max_user_namespaces=10000",
+            ),
+            (17, "without root", Box::new(userns::without_root), ""),
         ];
         for (day, name, flag) in NAMESPACES {
             checks.push((day, name, Box::new(move || apart(move || namespace(flag))), HOW_MANY_NAMESPACES));

@@ -70,7 +70,7 @@ fn go_in(join: &Join, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Resul
     // ANCHOR: day14_task1_go_in_solution
     // While there is still the host's /proc to do it with.
     inherited::start_afresh()?;
-    join.oom_score_adj.map_or(Ok(()), inherited::set_oom_score_adj)?;
+    join.oom_score_adj.map_or_else(inherited::may_be_killed_for_memory, inherited::set_oom_score_adj)?;
     // Before anybody in there can see the child: no process of the container without CAP_SYS_PTRACE
     // can open its memory, its descriptors or its program. (CVE-2016-9962, CVE-2019-5736)
     let describe = || ("prctl(PR_SET_DUMPABLE, 0)".into(), "no shell can do that".into());

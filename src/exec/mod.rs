@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Pid, fchdir, setsid};
@@ -27,6 +28,7 @@ use nix::unistd::{Pid, fchdir, setsid};
 use crate::container::{self, Container, Join, Mechanism};
 use crate::error::{CANNOT_EXECUTE, Failure, RUNTIME_ERROR, Result, exit_code, failed};
 use crate::explain::{shell, step};
+use crate::ids;
 use crate::kernel::send_signal;
 use crate::logs::supervisor::{self, Ready};
 use crate::logs::wires::Wires;
@@ -163,7 +165,10 @@ impl Mechanism for Exec {
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
         if let Some(join) = container.parts.join.take() {
-            join_cgroup_namespace(&join.process)?;
+            // Root of a user namespace may not join the host's; and in that, this process has been all
+            // the time. (day 17)
+            let has_less_power = container.plan.user_namespace.is_some() || ids::are_not_the_hosts();
+            join_cgroup_namespace(&join.process, has_less_power)?;
         }
         find_user(container, true)?;
         match self.wires.open_terminal(None)? {
@@ -199,9 +204,12 @@ impl Mechanism for Exec {
 
 /// Child: sees as the root of all cgroups what the container sees as such. Not earlier: the
 /// kernel puts nobody into a cgroup that cannot be seen from where it asks.
-fn join_cgroup_namespace(process: &OwnedFd) -> Result<()> {
+fn join_cgroup_namespace(process: &OwnedFd, may_be_refused: bool) -> Result<()> {
     let describe = || ("setns(pidfd, CLONE_NEWCGROUP)".into(), "nsenter --target PID --cgroup …".into());
-    step(DAY, describe, || setns(process, CloneFlags::CLONE_NEWCGROUP))
+    step(DAY, describe, || match setns(process, CloneFlags::CLONE_NEWCGROUP) {
+        Err(Errno::EPERM) if may_be_refused => Ok(()),
+        joined => joined,
+    })
 }
 
 // ANCHOR: stay_inside
@@ -209,7 +217,7 @@ fn join_cgroup_namespace(process: &OwnedFd) -> Result<()> {
 /// for an open file. What the caller's stdin is may be a directory of the host, and the
 /// container may say that it starts in /proc/self/fd/0. (openat2(2), RESOLVE_NO_MAGICLINKS;
 /// CVE-2024-21626)
-fn stay_inside(container: &Container) -> Result<()> {
+pub fn stay_inside(container: &Container) -> Result<()> {
     // ANCHOR: day14_task1_stay_inside_solution
     let Some(dir) = &container.plan.working_dir else { return Ok(()) };
     let how = OpenHow::new()

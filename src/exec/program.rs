@@ -16,7 +16,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use nix::sys::prctl::set_name;
-use nix::unistd::fexecve;
+use nix::unistd::{fexecve, geteuid};
 use rustix::fs::{SealFlags, StatVfsMountFlags, fcntl_get_seals, statvfs};
 
 use crate::error::Result;
@@ -29,9 +29,10 @@ use crate::stop::init::sealed_program;
 const DAY: u8 = 14;
 
 /// For `exec`, before anybody has looked at its flags: this program would only look at them again.
-/// Where `exec` is not the first word, or where this fails, `exec` itself comes to it.
+/// Where `exec` is not the first word, or where this fails, `exec` itself comes to it. (Who is not root
+/// may make no mount, and from day 17 on begins anew, by this program's path.)
 pub fn before_the_flags() {
-    if std::env::args_os().nth(1).is_some_and(|word| word == "exec") {
+    if geteuid().is_root() && std::env::args_os().nth(1).is_some_and(|word| word == "exec") {
         let _ = go_on_read_only();
     }
 }

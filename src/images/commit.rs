@@ -20,7 +20,7 @@ use crate::images::reference::Reference;
 use crate::images::spec::{self, Descriptor, LAYER_GZIP, MANIFESTS, Manifest};
 use crate::images::store::{Image, Store};
 use crate::images::unpack;
-use crate::layers::overlay::upper;
+use crate::layers::overlay::{self, upper};
 use crate::metadata::output::print;
 use crate::metadata::record::Record;
 use crate::metadata::state::State;
@@ -89,6 +89,7 @@ impl Commit {
         let record = self.state.find(&self.container)?;
         let store = Store::open(&self.state)?;
         let _hold = store.hold()?;
+        overlay::refuse_shifted(&self.state.dir(&record.id))?;
         let base = base(&store, &record)?;
         let aside = Aside::make(&place::aside(store.dir()), &format!("commit-{}", std::process::id()))?;
         let layer = pack_layer(&upper(&self.state.dir(&record.id)), &aside.dir().join("layer"))

@@ -21,7 +21,8 @@ use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
 use crate::error::Result;
-use crate::images::tree::{OPAQUE, OPAQUE_XATTR, WHITEOUT};
+use crate::images::tree::{OPAQUE, WHITEOUT};
+use crate::layers::overlay;
 
 /// An archive in the making.
 struct Pack<W: Write> {
@@ -226,7 +227,7 @@ fn header(stat: &Stat, kind: EntryType) -> Result<Header> {
 
 fn is_opaque(dir: &OwnedFd) -> bool {
     let mut value = [0; 2];
-    matches!(fgetxattr(dir, OPAQUE_XATTR, &mut value[..]), Ok(1)) && value[0] == b'y'
+    matches!(fgetxattr(dir, overlay::opaque_attribute(), &mut value[..]), Ok(1)) && value[0] == b'y'
 }
 
 /// The extended attributes that belong into an image.
@@ -238,7 +239,8 @@ fn xattrs(file: &impl AsFd) -> Result<Vec<(String, Vec<u8>)>> {
     };
     for name in names[..count].split(|byte| *byte == 0) {
         let Ok(name) = std::str::from_utf8(name) else { continue };
-        if name.starts_with("user.") || name == "security.capability" {
+        let is_of_images = name.starts_with("user.") || name == "security.capability";
+        if is_of_images && !overlay::is_an_overlays(name.as_bytes()) {
             let length =
                 fgetxattr(file, name, &mut value[..]).with_context(|| format!("fgetxattr({name})"))?;
             found.push((name.to_string(), value[..length].to_vec()));

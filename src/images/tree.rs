@@ -19,15 +19,15 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::Result;
+use crate::ids;
 use crate::images::entries::{Entries, Entry, kind};
 use crate::images::remove::remove_tree;
+use crate::layers::overlay;
 
 /// An entry of this name in a directory says that the rest of the name is not there any more.
 pub const WHITEOUT: &[u8] = b".wh.";
 /// An entry of this name says that nothing of the directory below is there any more.
 pub const OPAQUE: &[u8] = b".wh..wh..opq";
-/// How overlayfs keeps that. (kernel: filesystems/overlayfs, "whiteouts and opaque directories")
-pub const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
 const OPEN: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 const ONLY_OURS: Mode = Mode::RWXU;
@@ -259,6 +259,10 @@ impl Tree {
             kind::CHARACTERS => (FileType::CharacterDevice, makedev(major, minor)),
             other => bail!("its type is {:?}, which is none of a layer's", char::from(other)),
         };
+        // In a user namespace nobody makes a device, and it would open for nobody. (day 17)
+        if file_type != FileType::Fifo && ids::are_not_the_hosts() {
+            return Ok(());
+        }
         mknodat(&self.here.1, name, file_type, ONLY_OURS, device as Dev).context("mknodat")?;
         self.finish_by_name(entry, name)
     }
@@ -347,7 +351,8 @@ fn is_whiteout(dir: &OwnedFd, name: &[u8]) -> Result<bool> {
 }
 
 fn make_opaque(dir: impl AsFd) -> Result<()> {
-    fsetxattr(dir, OPAQUE_XATTR, b"y", XattrFlags::empty()).context("fsetxattr(trusted.overlay.opaque)")
+    let name = overlay::opaque_attribute();
+    fsetxattr(dir, name, b"y", XattrFlags::empty()).with_context(|| format!("fsetxattr({name})"))
 }
 
 /// Owner, then mode, then extended attributes: each may take away what comes after it.
@@ -368,10 +373,10 @@ fn finish(file: impl AsFd, entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// What an archive may set: neither what overlayfs takes for its own (trusted.overlay.*) nor the
-/// labels of the host's security modules.
+/// What an archive may set: neither what overlayfs takes for its own nor the labels of the host's
+/// security modules.
 fn is_allowed(xattr: &[u8]) -> bool {
-    xattr.starts_with(b"user.") || xattr == b"security.capability"
+    (xattr.starts_with(b"user.") || xattr == b"security.capability") && !overlay::is_an_overlays(xattr)
 }
 
 /// Those that an earlier entry of the same name has set.

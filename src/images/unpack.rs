@@ -31,7 +31,8 @@ use crate::images::digest::Digest;
 use crate::images::entries::Entries;
 use crate::images::spec::Descriptor;
 use crate::images::store::{Image, Store};
-use crate::images::tree::{OPAQUE_XATTR, Tree};
+use crate::images::tree::Tree;
+use crate::layers::overlay;
 use crate::metadata::output::print;
 use crate::namespaces::make_mounts_private;
 use crate::rootfs::change_root;
@@ -107,7 +108,7 @@ pub fn image(store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
 /// Of `layers`, the uppermost first, those that can be seen. A layer may hide all that is below
 /// it, and overlayfs knows that of every directory but `/`.
 pub fn visible(mut layers: Vec<PathBuf>) -> Vec<PathBuf> {
-    let is_opaque = |layer: &PathBuf| getxattr(layer, OPAQUE_XATTR, &mut [0; 2][..]).is_ok();
+    let is_opaque = |layer: &PathBuf| getxattr(layer, overlay::opaque_attribute(), &mut [0; 2][..]).is_ok();
     let last = layers.iter().position(is_opaque).map_or(layers.len(), |at| at + 1);
     layers.truncate(last);
     layers

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 
 use crate::error::Result;
 use crate::explain::step;
+use crate::layers::overlay;
 
 const DAY: u8 = 11;
 
@@ -184,7 +185,7 @@ fn copy_attributes(original: BorrowedFd, copy: BorrowedFd) -> Result<()> {
     let mut value = vec![0; if length == 0 { 0 } else { 64 << 10 }];
     for name in names[..length].split_inclusive(|byte| *byte == 0) {
         let name = CString::from(CStr::from_bytes_with_nul(name)?);
-        if name.to_bytes().starts_with(b"trusted.overlay.") {
+        if overlay::is_an_overlays(name.to_bytes()) {
             continue;
         }
         let length = match fgetxattr(original, &name, &mut value[..]) {

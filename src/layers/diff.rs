@@ -240,10 +240,10 @@ fn is_whiteout(found: &Stat) -> bool {
 fn is_opaque(dir: &OwnedFd) -> Result<bool> {
     // ANCHOR: day11_task3_is_opaque_solution
     let mut value = [0; 2];
-    match fgetxattr(dir, "trusted.overlay.opaque", &mut value) {
+    match fgetxattr(dir, overlay::opaque_attribute(), &mut value) {
         Ok(length) => Ok(value[..length] == *b"y"),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
-        Err(errno) => Err(errno).context("read trusted.overlay.opaque"),
+        Err(errno) => Err(errno).context("read the attribute of an opaque directory"),
     }
     // ANCHOR_END: day11_task3_is_opaque_solution
 }

@@ -20,6 +20,8 @@ use nix::unistd::{getppid, pipe2};
 use crate::container::{Container, Mechanism, Mount};
 use crate::error::Result;
 use crate::explain::{self, step};
+use crate::identity::join_users;
+use crate::ids;
 use crate::kernel::{self, Clone};
 use crate::layers::{overlay, volume};
 use crate::metadata::owner::Owner;
@@ -36,9 +38,14 @@ const DAY: u8 = 11;
 /// Where a container's files are.
 #[derive(Debug)]
 pub enum Place {
-    /// In this mount namespace, its process's. It stays while it is open, whatever becomes of
-    /// the container.
-    Running(OwnedFd),
+    /// In these namespaces of its process. They stay while they are open, whatever becomes of the
+    /// container.
+    Running {
+        /// Its mounts.
+        mounts: OwnedFd,
+        /// Its users, if they are not the host's. (day 17)
+        users: Option<OwnedFd>,
+    },
     /// On the disk. While this value lives, nobody else may remove it or use its layer.
     Ended(Box<Record>, Owner),
 }
@@ -77,8 +84,8 @@ impl Place {
             match record.process()? {
                 // Until its exec it is the runtime, on its way from the host's / to its own.
                 Some(process) if process.has_become_the_command()? => {
-                    if let Some(mounts) = mounts_of(&process)? {
-                        return Ok(Place::Running(mounts));
+                    if let Some(place) = running(&record, &process)? {
+                        return Ok(place);
                     }
                 }
                 Some(_) => {}
@@ -111,9 +118,20 @@ impl Place {
 }
 // ANCHOR_END: place
 
-/// The mount namespace of a container's process; `None`: it has ended. (namespaces(7))
-fn mounts_of(process: &Process) -> Result<Option<OwnedFd>> {
-    let file = format!("/proc/{}/ns/mnt", process.pid);
+/// The files of a container that runs; `None`: it has ended.
+fn running(record: &Record, process: &Process) -> Result<Option<Place>> {
+    let has_own = record.plan.user_namespace.is_some();
+    let users = if has_own { namespace_of(process, "user")? } else { None };
+    // As root of the host nobody writes in there.
+    if has_own && users.is_none() {
+        return Ok(None);
+    }
+    Ok(namespace_of(process, "mnt")?.map(|mounts| Place::Running { mounts, users }))
+}
+
+/// A namespace of a container's process; `None`: it has ended. (namespaces(7))
+fn namespace_of(process: &Process, kind: &str) -> Result<Option<OwnedFd>> {
+    let file = format!("/proc/{}/ns/{kind}", process.pid);
     match File::open(&file) {
         // A process that is about to end lets go of it a moment before.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -133,17 +151,19 @@ impl Inside {
     pub fn begin(place: &Place, work: impl FnOnce() -> Result<()>) -> Result<Inside> {
         // What is opened on the host is opened before there is a child.
         let mut container = match place {
-            Place::Running(_) => None,
+            Place::Running { .. } => None,
             Place::Ended(record, owner) => Some(prepare(record, owner)?),
         };
         let (words, mut say) = pipe2(OFlag::O_CLOEXEC).map(|(r, w)| (File::from(r), File::from(w)))?;
         let host = fs::metadata("/").map(|found| (found.dev(), found.ino())).context("look at /")?;
         let namespaces = match place {
-            Place::Running(_) => CloneFlags::empty(),
+            Place::Running { .. } => CloneFlags::empty(),
             // With a /proc of its own, in which nothing of the host is.
             Place::Ended(..) => CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC,
         };
         let parent = std::process::id();
+        // Asked here once and for all: the /proc in there is the container's.
+        let _ = ids::are_not_the_hosts();
         let describe = || ("clone3(the child that goes in)".into(), "unshare --mount --pid --fork".into());
         // SAFETY: this process has one thread.
         match step(DAY, describe, || unsafe { kernel::clone3(namespaces, None) })? {
@@ -151,7 +171,8 @@ impl Inside {
             Clone::Child => {
                 drop(words);
                 explain::in_child();
-                let outcome = dies_with(parent, &namespaces)
+                let outcome = become_its_root(place)
+                    .and_then(|()| dies_with(parent, &namespaces))
                     .and_then(|()| go_in(place, container.as_mut(), host))
                     .and_then(|()| work());
                 if let Err(error) = &outcome {
@@ -181,6 +202,7 @@ impl Inside {
 
 /// What the container's root is made of, once more: as its `run` did.
 fn prepare(record: &Record, owner: &Owner) -> Result<Container> {
+    overlay::refuse_shifted(&owner.dir)?;
     let mut container = Container::new(record.plan.clone());
     container.parts.id = Some(record.id.clone());
     container.parts.dir =
@@ -206,8 +228,16 @@ fn prepare(record: &Record, owner: &Owner) -> Result<Container> {
     Ok(container)
 }
 
+/// Joins the container's user namespace, if it has one: what is made in there is then its root's. Before
+/// that, as below, nothing in the container may look into this process. (day 17)
+fn become_its_root(place: &Place) -> Result<()> {
+    let Place::Running { users: Some(users), .. } = place else { return Ok(()) };
+    set_dumpable(false).context("prctl(PR_SET_DUMPABLE)")?;
+    join_users(users)
+}
+
 /// Has the kernel kill this child when its parent dies.
-fn dies_with(parent: u32, namespaces: &CloneFlags) -> Result<()> {
+pub fn dies_with(parent: u32, namespaces: &CloneFlags) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
     // Was it too late already? (In a pid namespace of its own the parent is 0, alive or not.)
     if namespaces.is_empty() && getppid().as_raw() as u32 != parent {
@@ -224,7 +254,7 @@ fn go_in(place: &Place, container: Option<&mut Container>, host: (u64, u64)) -> 
     let describe = || ("prctl(PR_SET_DUMPABLE, 0)".into(), "no shell can do that".into());
     step(DAY, describe, || set_dumpable(false))?;
     match (place, container) {
-        (Place::Running(mounts), _) => {
+        (Place::Running { mounts, .. }, _) => {
             let describe = || {
                 let call = "setns(/proc/PID/ns/mnt of its process, CLONE_NEWNS)";
                 (call.into(), "nsenter --target PID --mount".into())

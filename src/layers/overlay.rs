@@ -17,11 +17,32 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::Result;
 use crate::explain::{shell, step};
+use crate::ids;
 
 use super::DAY;
 
 /// In the container's directory: its own layer.
 const LAYER: &str = "layer";
+
+/// The container's own layer, and where its overlay is mounted.
+pub fn own_layer(dir: &Path) -> PathBuf {
+    dir.join(LAYER)
+}
+
+/// In the directory of a container whose files are not whose they look like on the disk: a copy of its
+/// layers, in ids of its own. (day 17)
+pub const SHIFTED: &str = "shifted";
+
+/// Errors for such a container in `dir`, where it does not run: nobody is there who has these ids.
+pub fn refuse_shifted(dir: &Path) -> Result<()> {
+    if dir.join(SHIFTED).exists() {
+        bail!(
+            "on the disk its files belong to ids of its user namespace, for they lie on a file system that cannot \
+             show them as somebody else's; expected a container that runs, or one on ext4, xfs or btrfs"
+        );
+    }
+    Ok(())
+}
 
 /// What the container has written.
 pub fn upper(dir: &Path) -> PathBuf {
@@ -34,6 +55,17 @@ pub fn upper(dir: &Path) -> PathBuf {
 ///
 /// For a process in a mount namespace of its own, whose mounts are private.
 pub fn build(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
+    build_of(layers, dir, &open_dir, &|_, _| Ok(()))
+}
+
+/// The same. `open` opens a layer, the container's own first; `get_ready` sees all that is open,
+/// before the overlay is made.
+pub fn build_of(
+    layers: &[PathBuf],
+    dir: &Path,
+    open: &dyn Fn(&Path) -> Result<OwnedFd>,
+    get_ready: &dyn Fn(&[OwnedFd], &OwnedFd) -> Result<()>,
+) -> Result<OwnedFd> {
     let own = dir.join(LAYER);
     let top = layers.first().context("an overlay needs a layer")?;
     if let Some(layer) = layers.iter().find(|layer| own.starts_with(layer)) {
@@ -47,9 +79,11 @@ pub fn build(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
         make_own_layer(top, &own)?;
     }
     let descriptors = Descriptors::all_that_are_allowed()?;
-    let own_layer = open_dir(&own)?;
-    let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
-    mount_overlay(&options(&lower, &own_layer), layers, &own)?;
+    let own_layer = open(&own)?;
+    let lower = layers.iter().map(|layer| open(layer)).collect::<Result<Vec<_>>>()?;
+    get_ready(&lower, &own_layer)?;
+    let options = options(&lower, &own_layer) + of_a_person();
+    mount_overlay(&options, layers, &own)?;
     drop((lower, own_layer));
     descriptors.restore()?;
     // By its path, where the overlay is now.
@@ -64,13 +98,15 @@ pub fn build_lower(layers: &[PathBuf], dir: &Path) -> Result<OwnedFd> {
     let descriptors = Descriptors::all_that_are_allowed()?;
     let lower = layers.iter().map(|layer| open_dir(layer)).collect::<Result<Vec<_>>>()?;
     let numbers: Vec<String> = lower.iter().map(|layer| layer.as_raw_fd().to_string()).collect();
-    let options = format!("lowerdir={},redirect_dir=off,metacopy=off,index=off", numbers.join(":"));
+    let options =
+        format!("lowerdir={},redirect_dir=off,metacopy=off,index=off{}", numbers.join(":"), of_a_person());
     mount_overlay(&options, layers, &own)?;
     drop(lower);
     descriptors.restore()?;
     open_dir(&own)
 }
 
+/// Opens the directory of a layer.
 fn open_dir(dir: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     open(dir, flags, Mode::empty()).with_context(|| format!("open the layer {dir:?}"))
@@ -124,6 +160,24 @@ fn options(lower: &[OwnedFd], own: &OwnedFd) -> String {
     // ANCHOR_END: day11_task1_options_solution
 }
 // ANCHOR_END: options
+
+/// Where the runtime is not the host's root, the overlay marks its files in attributes that anybody may
+/// write. Then `nofollow` is the only value of redirect_dir that all kernels take, and the last one counts.
+/// (day 17; kernel: filesystems/overlayfs, "User xattr")
+fn of_a_person() -> &'static str {
+    if ids::are_not_the_hosts() { ",userxattr,redirect_dir=nofollow" } else { "" }
+}
+
+/// The attribute of a directory that hides all that is below it.
+pub fn opaque_attribute() -> &'static str {
+    if ids::are_not_the_hosts() { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
+}
+
+/// Whether it is an attribute of an overlay's own, by the beginning of its name.
+pub fn is_an_overlays(attribute: &[u8]) -> bool {
+    attribute.starts_with(b"trusted.overlay.")
+        || attribute.starts_with(b"user.overlay.") && ids::are_not_the_hosts()
+}
 
 // ANCHOR: mount_overlay
 /// Mounts the overlay that `options` say on `own`, the container's own layer. `layers` are

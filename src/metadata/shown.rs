@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::ids::UserNamespace;
 use crate::metadata::health::Health;
 use crate::metadata::record::{Record, Status};
 use crate::plan::{Attachment, ImageUsed, MountPoint, Network, PublishedPort};
@@ -68,6 +69,8 @@ pub struct Shown<'a> {
     #[serde(skip_serializing_if = "Privileges::are_usual")]
     privileges: &'a Privileges,
     #[serde(skip_serializing_if = "Option::is_none")]
+    user_namespace: Option<&'a UserNamespace>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<&'a str>,
 }
 
@@ -107,6 +110,7 @@ impl<'a> From<&'a Record> for Shown<'a> {
             paused: record.paused,
             health: record.health.as_ref(),
             privileges: &record.plan.privileges,
+            user_namespace: record.plan.user_namespace.as_ref(),
             unreadable: record.unreadable.as_deref(),
         }
     }

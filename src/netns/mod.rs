@@ -61,7 +61,7 @@ impl Mechanism for Netns {
 // ANCHOR: loopback
 /// Without it a container could not even talk to itself: 127.0.0.1 would answer
 /// "Network is unreachable". The kernel gives the address as soon as it is up.
-fn bring_loopback_up() -> Result<()> {
+pub fn bring_loopback_up() -> Result<()> {
     // ANCHOR: day8_task2_bring_loopback_up_solution
     let netlink = Netlink::inside()?;
     let up = LinkUnspec::new_with_index(LOOPBACK).up().build();

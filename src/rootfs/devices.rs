@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::Context;
 use nix::fcntl::{OFlag, openat};
@@ -12,7 +13,7 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspi
 use crate::error::Result;
 use crate::explain::step;
 
-use super::mount::{Dir, Flags, HARMLESS, attach, mount, take_open};
+use super::mount::{Dir, Flags, HARMLESS, attach, mount, take, take_open};
 
 const DAY: u8 = 3;
 
@@ -37,16 +38,16 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
-/// Makes the container's /dev on `at`, with `console` as /dev/console. The umask must
-/// be 0.
+/// Makes the container's /dev on `at`, with `console` as /dev/console, and with the host's devices
+/// `hosts` if it may make none. The umask must be 0.
 ///
 /// A tmpfs, so that nothing is written into the rootfs, and with nosuid but
 /// not nodev: here, devices are the point.
-pub fn make_dev(at: &Dir, console: Option<OwnedFd>) -> Result<Dir> {
+pub fn make_dev(at: &Dir, console: Option<OwnedFd>, hosts: Vec<OwnedFd>) -> Result<Dir> {
     // ANCHOR: day3_task4_make_dev_solution
     let flags = Flags::MOUNT_ATTR_NOSUID | Flags::MOUNT_ATTR_STRICTATIME;
     let dev = mount(DAY, "tmpfs", at, "/dev", flags, "mode=755,size=65536k")?;
-    for (path, major, minor) in DEVICES {
+    for (path, major, minor) in to_be_made(&dev, hosts)? {
         let describe = || {
             (
                 format!("mknod({path:?}, S_IFCHR|0666, makedev({major}, {minor}))"),
@@ -82,6 +83,25 @@ pub fn make_dev(at: &Dir, console: Option<OwnedFd>) -> Result<Dir> {
     // ANCHOR_END: day3_task4_make_dev_solution
 }
 // ANCHOR_END: dev
+
+/// Which devices are to be made: [`DEVICES`]. Or none, if in their place there are `hosts`, which are
+/// then mounted in `dev`: in a user namespace nobody makes a device. (day 17; mknod(2), EPERM)
+fn to_be_made(dev: &Dir, hosts: Vec<OwnedFd>) -> Result<Vec<(&'static str, u64, u64)>> {
+    if hosts.is_empty() {
+        return Ok(DEVICES.to_vec());
+    }
+    for ((path, ..), device) in DEVICES.into_iter().zip(hosts) {
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        openat(dev, dev.name_of(path), flags, Mode::S_IRUSR).with_context(|| format!("make {path}"))?;
+        attach(DAY, &device, dev, path)?;
+    }
+    Ok(vec![])
+}
+
+/// The host's, as mounts that are attached nowhere yet.
+pub fn take_the_hosts() -> Result<Vec<OwnedFd>> {
+    DEVICES.iter().map(|(path, ..)| take(DAY, Path::new(path))).collect()
+}
 
 fn make_dir(dev: &Dir, path: &str, mode: u32) -> Result<()> {
     let describe = || (format!("mkdir({path:?}, {mode:#o})"), format!("mkdir -m {mode:o} {path}"));

@@ -1,7 +1,7 @@
 //! Day 3: the root file system. *Can I give it a different root filesystem?*
 //!
 //! The order is the safety. First the directory becomes `/` and the host's tree is
-//! unmounted; only then is anything mounted inside. From that moment on no path leads
+//! unmounted; only then is anything attached inside. From that moment on no path leads
 //! to the host, so a rootfs in which `proc` is a link to `/host/etc` can redirect a
 //! mount only to itself. And what lies inside is held by descriptors ([`mount::Dir`]):
 //! a second container on the same rootfs can exchange a directory, but not an open one.
@@ -31,7 +31,7 @@ use crate::inherited::UMASK;
 use crate::kernel;
 use crate::privileges::Privileges;
 
-use self::mount::{Dir, Flags, HARMLESS, READ_ONLY, attach, bind, mount, take};
+use self::mount::{Dir, Flags, HARMLESS, READ_ONLY, attach, attach_new, bind, mount, new, take};
 
 const DAY: u8 = 3;
 
@@ -65,17 +65,20 @@ impl Mechanism for Rootfs {
             return planned::attach_what_has_a_place(container);
         };
         let root = Dir::new(root, "/");
+        // Made while the host's are to be seen. In a user namespace (day 17) the kernel makes no
+        // others: they could show what somebody has hidden. (fs/namespace.c, mount_too_revealing)
+        let (proc, sys) = (new(DAY, "proc", HARMLESS)?, new(DAY, "sysfs", HARMLESS)?);
         change_root(&root)?;
 
         // Modes are meant as they are written, until the command runs.
         umask(Mode::empty());
-        let proc = mount(DAY, "proc", &mount_point("/proc")?, "/proc", HARMLESS, "")?;
+        let proc = attach_new(DAY, proc, &mount_point("/proc")?, "/proc")?;
         // From day 15 on there are containers from which nothing is kept.
         let Privileges { privileged, shm_size, .. } = container.plan.privileges;
-        let sys = mount_point("/sys")?;
-        let sys =
-            if privileged { mount(DAY, "sysfs", &sys, "/sys", HARMLESS, "")? } else { mount_sys(&sys)? };
-        let dev = devices::make_dev(&mount_point("/dev")?, container.parts.console.take())?;
+        let at = mount_point("/sys")?;
+        let sys = if privileged { attach_new(DAY, sys, &at, "/sys")? } else { mount_sys(sys, &at)? };
+        let (console, hosts) = (container.parts.console.take(), std::mem::take(&mut container.parts.devices));
+        let dev = devices::make_dev(&mount_point("/dev")?, console, hosts)?;
         shm_size.map_or(Ok(()), |bytes| devices::resize_shm(&dev, bytes))?;
         if !privileged {
             hide_the_host(&proc, &sys, &dev)?;
@@ -167,11 +170,14 @@ fn mount_point(path: &'static str) -> Result<Dir> {
 // ANCHOR_END: mount_point
 
 // ANCHOR: sys
-/// Mounts /sys on `at`. Read-only: what can be set there is set for the whole machine.
-/// (sysfs(5))
-fn mount_sys(at: &Dir) -> Result<Dir> {
+/// Attaches `sys`, the new sysfs, at /sys, which is `at`. Read-only: what can be set there is set
+/// for the whole machine. (sysfs(5))
+fn mount_sys(sys: OwnedFd, at: &Dir) -> Result<Dir> {
     // ANCHOR: day3_task3_mount_sys_solution
-    mount(DAY, "sysfs", at, "/sys", HARMLESS | READ_ONLY, "")
+    let describe =
+        || (r#"mount_setattr("/sys", MOUNT_ATTR_RDONLY)"#.into(), "mount -o remount,bind,ro /sys".into());
+    step(DAY, describe, || kernel::add_mount_flags(sys.as_fd(), c"", READ_ONLY.bits()))?;
+    attach_new(DAY, sys, at, "/sys")
     // ANCHOR_END: day3_task3_mount_sys_solution
 }
 // ANCHOR_END: sys

@@ -92,6 +92,25 @@ pub fn mount(day: u8, kind: &str, on: &Dir, path: &str, flags: Flags, options: &
 const EMPTY_PATHS: MoveMountFlags =
     MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH.union(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH);
 
+// ANCHOR: new
+/// The first half of [`mount`]: a new file system that is attached nowhere yet.
+pub fn new(day: u8, kind: &str, flags: Flags) -> Result<OwnedFd> {
+    let words = words_of(flags);
+    let describe = || {
+        let by_hand = format!("mount -t {kind} -o {} {kind} …", words.join(","));
+        (format!("fsopen({kind:?}), fsmount({})", words.join("|")), by_hand)
+    };
+    step(day, describe, || make(kind, flags, ""))
+}
+
+/// The second: attaches `mount`, which is new, at `path`, which is `on` itself or in it. Returns
+/// its root.
+pub fn attach_new(day: u8, mount: OwnedFd, on: &Dir, path: &str) -> Result<Dir> {
+    attach(day, &mount, on, path)?;
+    Ok(Dir::new(mount, path))
+}
+// ANCHOR_END: new
+
 // ANCHOR: make
 /// A new file system, as a mount that is attached nowhere yet. (fsopen(2))
 pub fn make(kind: &str, flags: Flags, options: &str) -> Result<OwnedFd> {

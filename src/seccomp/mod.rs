@@ -21,6 +21,7 @@ pub mod profile;
 pub mod resolve;
 pub mod show;
 
+use crate::capabilities::node::Node;
 use crate::capabilities::{Capabilities, OfExec};
 use crate::container::{Container, LastStep, Mechanism};
 use crate::error::Result;
@@ -43,6 +44,13 @@ const SECURITY_OPT: &str = "seccomp=FILE|unconfined (a profile of Docker's forma
 pub struct FilteredExec {
     #[command(flatten)]
     capabilities: OfExec,
+}
+
+impl Filtered {
+    /// See [`Capabilities::take_nodes`].
+    pub fn take_nodes(&mut self) -> Vec<Node> {
+        self.capabilities.take_nodes()
+    }
 }
 
 // ANCHOR: mechanism

@@ -44,7 +44,9 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// The newest day of this build.
-pub const DAY: u8 = if cfg!(feature = "day16-seccomp") {
+pub const DAY: u8 = if cfg!(feature = "day17-userns") {
+    17
+} else if cfg!(feature = "day16-seccomp") {
     16
 } else if cfg!(feature = "day15-capabilities") {
     15

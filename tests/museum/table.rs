@@ -36,7 +36,7 @@ const EXHIBITS: [(&str, &str); 20] = [
 ];
 
 /// The columns: days, and what can be asked for from day 15 on.
-const DAYS: [&str; 13] = ["3", "4", "5", "6", "7", "8", "9", "11", "12", "13", "14", "15", "16"];
+const DAYS: [&str; 14] = ["3", "4", "5", "6", "7", "8", "9", "11", "12", "13", "14", "15", "16", "17"];
 pub const PRIVILEGED: &str = "`--privileged`";
 
 /// What the table says of an exhibit in a column.
