@@ -12,6 +12,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -21,12 +22,16 @@ use crate::ids::Ids;
 use crate::metadata::layout::open_to_lock;
 use crate::metadata::state::{State, is_still};
 use crate::net::lock::make_private;
+use crate::wait;
 
 use super::DAY;
 use super::flag::USUAL_COUNT;
 
 /// As wide as the ids are: the machine's, and gone when it boots again.
 const RUN: &str = "/run/tiny-docker/ids";
+
+/// Whoever has its turn reads two directories. Longer than this takes only who is stopped (Ctrl-Z).
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whose ranges in /etc/subuid are for containers, if there are any.
 const NAME: &[u8] = b"containers";
@@ -60,6 +65,7 @@ impl Drop for Lease {
 pub fn lease(state: &State, own: Option<&str>, wanted: Option<Ids>) -> Result<Lease> {
     // ANCHOR: day17_task2_lease_solution
     let (uids, gids) = (blocks("/etc/subuid")?, blocks("/etc/subgid")?);
+    let _turn = take_turn()?;
     sweep();
     let all = || uids.iter().zip(&gids);
     let first = all().filter(|(uids, _)| wanted == Some(**uids));
@@ -120,6 +126,22 @@ fn try_lock(path: &Path) -> Result<Option<File>> {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("lock {path:?}")),
+        }
+    }
+}
+
+/// Who looks for ids does it alone: `sweep` locks what nobody has, and to others that would be taken.
+fn take_turn() -> Result<File> {
+    loop {
+        make_private(Path::new(RUN))?;
+        let turn = match File::open(RUN) {
+            // The last one has just removed it.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            turn => turn.with_context(|| format!("open {RUN}"))?,
+        };
+        wait::lock(&turn, false, Some(PATIENCE), &format!("the lock on the ids of containers ({RUN})"))?;
+        if is_still(&turn, Path::new(RUN))? {
+            return Ok(turn);
         }
     }
 }

@@ -16,10 +16,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, umask};
 use rustix::fs::{AtFlags, FileType, Stat, chmodat, chownat, fstat, statat};
+use rustix::io::Errno;
 
 use crate::error::{self, Result};
 use crate::explain::{shell, step};
@@ -90,12 +91,27 @@ fn copy(layers: &[PathBuf], dir: &Path, users: &UserNamespace) -> Result<()> {
         (call, "find … -exec chown -h …".into())
     };
     step(DAY, describe, || shift(&to, users))?;
-    // Its `/` may have been made to look like the layers' as they were.
     let own: OwnedFd = File::open(&own).with_context(|| format!("open {own:?}"))?.into();
-    if let Ok(found) = statat(&own, c"upper", AtFlags::SYMLINK_NOFOLLOW) {
-        shift_one(&own, c"upper", &found, users)?;
-    }
+    make_upper_look_like(&to, &own)?;
     fs::rename(&aside, dir.join(SHIFTED)).with_context(|| format!("rename {aside:?}"))
+}
+
+/// Its `/` is what its own layer says, and that may have been made from the layers as they were. What it
+/// says now does not depend on how often this was begun.
+fn make_upper_look_like(tree: &OwnedFd, own: &OwnedFd) -> Result<()> {
+    let upper = match open_dir(own.as_fd(), c"upper") {
+        Err(Errno::NOENT) => return Ok(()),
+        upper => upper.context("open the container's own layer")?,
+    };
+    if !names(&upper)?.is_empty() {
+        bail!(
+            "the container has written files of its own, for ids from 0 on, and where they lie now they cannot be \
+             shown as somebody else's; expected the file system that they were written on, or --userns host"
+        );
+    }
+    let found = fstat(tree)?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(found.st_uid), rustix::fs::Gid::from_raw(found.st_gid));
+    chownat(own, c"upper", Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).context("chown the own layer")
 }
 
 // ANCHOR: shift
@@ -130,10 +146,11 @@ fn shift(tree: &OwnedFd, users: &UserNamespace) -> Result<()> {
 fn shift_one(dir: &OwnedFd, name: &std::ffi::CStr, found: &Stat, users: &UserNamespace) -> Result<()> {
     let (uid, gid) = (users.uids.outside(found.st_uid), users.gids.outside(found.st_gid));
     let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
-    chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).with_context(|| format!("chown {name:?}"))?;
     // A change of the owner takes set-user-ID away. (chown(2))
     if kind(found) != FileType::Symlink {
-        chmodat(dir, name, rustix::fs::Mode::from_raw_mode(found.st_mode), AtFlags::empty())?;
+        let mode = rustix::fs::Mode::from_raw_mode(found.st_mode);
+        chmodat(dir, name, mode, AtFlags::empty()).with_context(|| format!("chmod {name:?}"))?;
     }
     Ok(())
 }

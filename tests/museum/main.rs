@@ -29,14 +29,22 @@ use common::{DAY, World, in_the_vm};
 /// What a container of the newest day is asked for: from day 17 on, a root who is nobody outside.
 const ASKED_FOR: &[&str] = if cfg!(feature = "day17-userns") { &["--userns", "auto"] } else { &[] };
 
-/// Shows an exhibit: tries `attempt` with the flags that a container of the day has, and, from
-/// day 15 on, with `--privileged`; and compares what comes of it with the table.
+/// All of root's power, and no filter, in that user namespace: what holds then is the namespace alone.
+const ALL_OF_NOBODYS: &[&str] =
+    &["--userns", "auto", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"];
+
+/// Shows an exhibit: tries `attempt` with the flags that a container of the day has; from day 15 on
+/// with `--privileged` too, and from day 17 on as a root who is nobody and may do everything. Compares
+/// what comes of it with the table.
 pub fn exhibit(name: &str, attempt: impl Fn(&World, &[&str]) -> Outcome) {
     assert!(in_the_vm(), "this does to the machine what its name says, and is for the guest: make vm-test");
     let world = World::new();
     let mut cells = vec![(DAY.to_string(), attempt(&world, ASKED_FOR))];
     if DAY >= 15 {
         cells.push((table::PRIVILEGED.to_string(), attempt(&world, &["--privileged"])));
+    }
+    if DAY >= 17 {
+        cells.push((table::NOBODY.to_string(), attempt(&world, ALL_OF_NOBODYS)));
     }
     table::compare(name, &cells);
 }

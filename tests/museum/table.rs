@@ -35,9 +35,11 @@ const EXHIBITS: [(&str, &str); 20] = [
     ("cve_2025_52881", "CVE-2025-52881"),
 ];
 
-/// The columns: days, and what can be asked for from day 15 on.
+/// The columns: days, and what can be asked for on the newest ones.
 const DAYS: [&str; 14] = ["3", "4", "5", "6", "7", "8", "9", "11", "12", "13", "14", "15", "16", "17"];
 pub const PRIVILEGED: &str = "`--privileged`";
+/// From day 17 on.
+pub const NOBODY: &str = "`--userns auto --cap-add ALL`";
 
 /// What the table says of an exhibit in a column.
 type Cells = BTreeMap<(String, String), String>;
@@ -86,7 +88,7 @@ fn read() -> Cells {
 }
 
 fn columns() -> impl Iterator<Item = &'static str> {
-    DAYS.into_iter().chain([PRIVILEGED])
+    DAYS.into_iter().chain([PRIVILEGED, NOBODY])
 }
 
 /// The table as it is written.
@@ -109,8 +111,8 @@ fn cell<'a>(cells: &'a Cells, exhibit: &str, column: &str) -> &'a str {
 /// On which days each way out works, from which day on it fails, and how it does now.
 fn summary(cells: &Cells) -> String {
     let mut text = format!(
-        "| way out | works on days | fails from day | by | with {PRIVILEGED} |\n|{}\n",
-        " --- |".repeat(5)
+        "| way out | works on days | fails from day | by | {PRIVILEGED} | {NOBODY} |\n|{}\n",
+        " --- |".repeat(6)
     );
     for (name, heading) in EXHIBITS {
         let days = DAYS.map(|day| cell(cells, name, day));
@@ -118,9 +120,10 @@ fn summary(cells: &Cells) -> String {
         let (works, from) = (works_on(&days), fails_from(&days));
         writeln!(
             text,
-            "| {} | {works} | {from} | {now} | {} |",
+            "| {} | {works} | {from} | {now} | {} | {} |",
             link(heading),
-            cell(cells, name, PRIVILEGED)
+            cell(cells, name, PRIVILEGED),
+            cell(cells, name, NOBODY)
         )
         .unwrap();
     }
