@@ -393,6 +393,7 @@ impl Cli {
         }
         // What is made from here on, by us and by the command, has the same mode whoever calls.
         umask(UMASK);
+        crate::ids::look();
         #[cfg(feature = "day17-userns")]
         self.command.go_to_the_callers_namespaces()?;
         match self.command {
@@ -482,8 +483,10 @@ impl Command {
         match self {
             Command::Doctor(_) | Command::Seccomp(_) | Command::Init(_) => Ok(()),
             // Images are fetched by the host's network, and before a container has its own.
-            Command::Images(_) | Command::Run(_) | Command::Create(_) => enter(),
-            _ => enter().and_then(|()| connect()),
+            Command::Images(_) | Command::Run(_) | Command::Create(_) => enter(false),
+            // Where nobody's namespaces are, nothing runs, and there is only what is written.
+            Command::Ps(_) | Command::Inspect(_) | Command::Logs(_) | Command::Port(_) => enter(true),
+            _ => enter(false).and_then(|()| connect()),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, fstatfs};
@@ -10,6 +11,8 @@ use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, setgid
 
 use crate::error::Result;
 use crate::explain::{self, step};
+use crate::files;
+use crate::ids;
 
 /// The three kinds of ids that decide what a process may do. (credentials(7))
 #[derive(Debug, PartialEq)]
@@ -68,8 +71,7 @@ pub fn make_over_before(stdio: &[Option<OwnedFd>; 3], to: (Uid, Gid)) {
 fn make_one_over(stream: BorrowedFd, name: &str, made: bool, (to, group): (Uid, Option<Gid>)) {
     // A stream that is closed needs nothing.
     let Ok(found) = fstat(stream) else { return };
-    let is_theirs =
-        found.st_uid == to.as_raw() && group.is_none_or(|group| found.st_gid == group.as_raw());
+    let is_theirs = found.st_uid == to.as_raw() && group.is_none_or(|group| found.st_gid == group.as_raw());
     if is_theirs || found.st_mode & 0o006 != 0 {
         return;
     }
@@ -95,7 +97,7 @@ pub fn become_root_inside() -> Result<()> {
         ("setgroups([]), setgid(0), setuid(0)".into(), by_hand.into())
     };
     step(17, describe, || {
-        setgroups(&[])?;
+        set_groups(&[], || files::read("/proc/self/setgroups").is_ok_and(|says| says == b"deny\n"))?;
         setgid(Gid::from_raw(0))?;
         setuid(Uid::from_raw(0))
     })
@@ -124,8 +126,18 @@ pub fn assume(user: &User) -> Result<()> {
         (format!("setgroups([{}]), setgid({gid}), setuid({uid})", list.join(", ")), by_hand)
     };
     step(3, describe, || {
-        setgroups(&user.groups)?;
+        set_groups(&user.groups, ids::are_one)?;
         setgid(user.gid)?;
         setuid(user.uid)
     })
+    .map_err(ids::explain)
+}
+
+/// Whoever has made a namespace of one id had to give this call up for all in it. The groups that are kept
+/// instead have no number here. (day 17; user_namespaces(7), "The /proc/pid/setgroups file")
+fn set_groups(groups: &[Gid], is_given_up: impl FnOnce() -> bool) -> nix::Result<()> {
+    match setgroups(groups) {
+        Err(Errno::EPERM) if is_given_up() => Ok(()),
+        done => done,
+    }
 }

@@ -48,13 +48,50 @@ impl Ids {
     }
 }
 
+/// Looks which ids this process knows. Before anybody asks from a root of their own, whose /proc, if there
+/// is one, may say anything.
+pub fn look() {
+    known();
+}
+
 /// Whether this process's ids are not the host's: then it is root, if at all, of less than the host.
 pub fn are_not_the_hosts() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        // A kernel without user namespaces has no such file.
-        files::read("/proc/self/uid_map").is_ok_and(|map| !is_all(&map))
-    })
+    // A kernel without user namespaces has no such file.
+    known().as_deref().is_some_and(|map| !is_all(map))
+}
+
+/// Whether there is one user here, root, and nobody else: what a person without ids of their own can have.
+pub fn are_one() -> bool {
+    known().as_deref().is_some_and(is_one)
+}
+
+/// The map of this process's users.
+fn known() -> &'static Option<Vec<u8>> {
+    static MAP: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    MAP.get_or_init(|| files::read("/proc/self/uid_map").ok())
+}
+
+/// What it takes to have more.
+pub const HOW_TO_HAVE_MORE: &str = "expected ids of your own in /etc/subuid and /etc/subgid: usermod \
+    --add-subuids 100000-165535 --add-subgids 100000-165535 NAME, as root; and end the process td-namespaces";
+
+/// Why nobody else can be had, where the kernel has said so.
+pub fn explain(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    let is_invalid = error.downcast_ref() == Some(&nix::errno::Errno::EINVAL)
+        || error.downcast_ref() == Some(&rustix::io::Errno::INVAL);
+    if is_invalid && are_one() {
+        return error
+            .context(format!("without ids of one's own there is only user 0 here; {HOW_TO_HAVE_MORE}"));
+    }
+    error
+}
+
+/// Whether a map has one id.
+fn is_one(map: &[u8]) -> bool {
+    let words: Vec<&[u8]> =
+        map.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty()).collect();
+    matches!(words[..], [b"0", _, b"1"])
 }
 
 /// Whether a map has all ids, each as what it is.
@@ -65,7 +102,7 @@ fn is_all(map: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ids, is_all};
+    use super::{Ids, is_all, is_one};
 
     #[test]
     fn ranges_that_touch_do_not_overlap() {
@@ -89,5 +126,8 @@ mod tests {
         assert!(is_all(b"         0          0 4294967295\n"));
         assert!(!is_all(b"         0       1000          1\n         1     100000      65536\n"));
         assert!(!is_all(b""), "none yet");
+        assert!(is_one(b"         0       1000          1\n"));
+        assert!(!is_one(b"         0       1000          1\n         1     100000      65536\n"));
+        assert!(!is_one(b"         0          0 4294967295\n") && !is_one(b""));
     }
 }

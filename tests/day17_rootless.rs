@@ -4,14 +4,18 @@
 
 mod common;
 
+use std::fmt::Write;
 use std::fs;
-use std::os::unix::fs::chown;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use common::layout::{Layout, Packed, tar_of};
-use common::{HostFile, World, binary, busybox, deadline, until};
+use common::{
+    HostFile, World, alive, binary, busybox, deadline, descendants, processes, reap_orphans, until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use predicates::prelude::*;
@@ -27,7 +31,24 @@ struct People {
     // Gone before the world looks what is left.
     _files: [HostFile; 3],
     home: PathBuf,
+    bobs: PathBuf,
     world: World,
+}
+
+fn command(uid: u32, home: &Path, words: &[&str]) -> Command {
+    let mut command = std::process::Command::new(binary());
+    command.args(words).uid(uid).gid(uid).current_dir(home).env("HOME", home);
+    command.env_remove("TINY_DOCKER_ROOT").env_remove("XDG_DATA_HOME");
+    let mut command = Command::from_std(command);
+    command.timeout(deadline());
+    command
+}
+
+/// Who holds the namespaces of whoever lives there, if anybody does.
+fn holder(home: &Path) -> Option<Pid> {
+    let file = fs::read(home.join(".local/share/tiny-docker/namespaces")).ok()?;
+    let holder: serde_json::Value = serde_json::from_slice(&file).ok()?;
+    Some(Pid::from_raw(holder["pid"].as_i64()? as i32)).filter(|pid| alive(*pid))
 }
 
 impl People {
@@ -37,43 +58,36 @@ impl People {
 
     /// `who`: how Ann is called in /etc/subuid.
     fn with(who: &str) -> People {
-        // SAFETY: all tests set the same, and each waits for its turn.
-        unsafe { std::env::set_var("TMPDIR", "/var/tmp") };
-        let world = World::new();
+        let world = World::on_disk();
         let file = |name: &str, text: String| {
             let path = world.dir().join(name);
             fs::write(&path, text).unwrap();
             path
         };
-        let home = world.dir().join("home");
-        fs::create_dir(&home).unwrap();
-        fs::create_dir(home.join("run")).unwrap();
-        [&home, &home.join("run")].iter().for_each(|dir| chown(dir, Some(ANN), Some(ANN)).unwrap());
-        let all = fs::read_to_string("/etc/passwd").unwrap();
-        let people =
-            format!("ann:x:{ANN}:{ANN}::{0}:/bin/sh\nbob:x:{BOB}:{BOB}::/:/bin/sh\n", home.display());
-        let people = file("passwd", all + &people);
+        let mut all = fs::read_to_string("/etc/passwd").unwrap();
+        let [home, bobs] = [("ann", ANN), ("bob", BOB)].map(|(name, id)| {
+            let home = world.dir().join(name);
+            fs::create_dir(&home).unwrap();
+            chown(&home, Some(id), Some(id)).unwrap();
+            writeln!(all, "{name}:x:{id}:{id}::{}:/bin/sh", home.display()).unwrap();
+            home
+        });
+        let people = file("passwd", all);
         let ids = file("subid", format!("{who}:{HERS}:65536\n"));
         let files = [
             HostFile::replace("/etc/passwd", &people),
             HostFile::replace("/etc/subuid", &ids),
             HostFile::replace("/etc/subgid", &ids),
         ];
-        People { _files: files, home, world }
-    }
-
-    fn command(&self, uid: u32, words: &[&str]) -> Command {
-        let mut command = std::process::Command::new(binary());
-        command.args(words).uid(uid).gid(uid).current_dir(&self.home);
-        command.env("HOME", &self.home).env("XDG_RUNTIME_DIR", self.home.join("run"));
-        command.env_remove("TINY_DOCKER_ROOT").env_remove("XDG_DATA_HOME");
-        let mut command = Command::from_std(command);
-        command.timeout(deadline());
-        command
+        People { _files: files, home, bobs, world }
     }
 
     fn ann(&self, words: &[&str]) -> Command {
-        self.command(ANN, words)
+        command(ANN, &self.home, words)
+    }
+
+    fn bob(&self, words: &[&str]) -> Command {
+        command(BOB, &self.bobs, words)
     }
 
     /// What she reads.
@@ -85,27 +99,31 @@ impl People {
 
     /// Gives her an image, busybox.
     fn give_an_image(&self) {
-        let mut layout = Layout::new(&self.world, "layout");
-        let layer = layout.layer(&tar_of(&busybox()), Packed::Gzip);
-        let manifest = layout.image(&[layer], serde_json::json!({}));
-        layout.tag("docker.io/library/base:latest", &manifest);
-        let archive = self.home.join("base.tar");
-        fs::write(&archive, tar_of(&layout.dir)).unwrap();
+        let archive = self.image_of(&busybox(), "base");
         self.ann(&["load", "-i", archive.to_str().unwrap()]).assert().success();
+    }
+
+    /// An archive of an image with the files of `dir`.
+    fn image_of(&self, dir: &Path, name: &str) -> PathBuf {
+        let mut layout = Layout::new(&self.world, name);
+        let layer = layout.layer(&tar_of(dir), Packed::Gzip);
+        let manifest = layout.image(&[layer], serde_json::json!({}));
+        layout.tag(&format!("docker.io/library/{name}:latest"), &manifest);
+        let archive = self.world.dir().join(format!("{name}.tar"));
+        fs::write(&archive, tar_of(&layout.dir)).unwrap();
+        archive
     }
 }
 
 impl Drop for People {
     fn drop(&mut self) {
-        // Her containers, and then whoever holds her namespaces, which nobody else ends.
-        let all = self.ann(&["ps", "-aq"]).output().unwrap();
-        for id in String::from_utf8_lossy(&all.stdout).split_whitespace() {
-            let _ = self.ann(&["rm", "-f", id]).output();
-        }
-        let file = fs::read_to_string(self.home.join("run/tiny-docker/namespaces")).unwrap_or_default();
-        let holder: serde_json::Value = serde_json::from_str(&file).unwrap_or_default();
-        if let Some(pid) = holder["pid"].as_i64() {
-            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        // Their containers, and then whoever holds their namespaces, which nobody else ends.
+        for (uid, home) in [(ANN, &self.home), (BOB, &self.bobs)] {
+            let Ok(all) = command(uid, home, &["ps", "-aq"]).output() else { continue };
+            for id in String::from_utf8_lossy(&all.stdout).split_whitespace() {
+                let _ = command(uid, home, &["rm", "-f", id]).output();
+            }
+            holder(home).map(|pid| kill(pid, Signal::SIGKILL));
         }
     }
 }
@@ -138,8 +156,11 @@ fn task6_a_person_with_ids_is_root_inside_and_herself_outside() {
     assert_eq!(uid_of(&its_process(&people, "other")), HERS + 999, "1 is the first of her ids");
     // What it makes belongs to these, on the disk as well.
     people.ann(&["exec", "web", "sh", "-c", "> /file; chown 1000 /file"]).assert().success();
-    let state = people.home.join(".local/share/tiny-docker/containers");
-    assert!(state.is_dir(), "{state:?}");
+    let id = serde_json::from_str::<serde_json::Value>(&people.reads(&["inspect", "web"])).unwrap();
+    let id = id[0]["id"].as_str().unwrap().to_string();
+    let state = people.home.join(".local/share/tiny-docker/containers").join(id);
+    let file = fs::metadata(state.join("layer/upper/file")).unwrap();
+    assert_eq!((file.uid(), file.gid()), (HERS + 999, ANN));
 }
 
 #[test]
@@ -162,25 +183,15 @@ fn task6_all_commands_see_the_same_containers() {
     until("it is in the log", || people.reads(&["logs", "web"]) == "hello\n");
     assert!(people.reads(&["ps"]).contains("web"));
     people
-        .ann(&["exec", "web", "sh", "-c", "rm -r /etc; mkdir /etc; echo new > /etc/new"])
+        .ann(&["exec", "web", "sh", "-c", "rm -r /home; mkdir /home; echo new > /home/new"])
         .assert()
         .success();
     people.ann(&["commit", "web", "made"]).assert().success();
-    people.ann(&["cp", "web:/etc/new", "copy"]).assert().success();
+    people.ann(&["cp", "web:/home/new", "copy"]).assert().success();
     assert_eq!(fs::read_to_string(people.home.join("copy")).unwrap(), "new\n");
     people.ann(&["stop", "-t", "0", "web"]).assert().success();
     people.ann(&["rm", "web"]).assert().success();
-    let run = [
-        "run",
-        "--rm",
-        "--net",
-        "none",
-        "--image",
-        "made",
-        "sh",
-        "-c",
-        "ls /etc | grep -v -e host -e resolv",
-    ];
+    let run = ["run", "--rm", "--net", "none", "--image", "made", "ls", "/home"];
     assert_eq!(people.reads(&run), "new\n", "what was removed stays removed");
     // Root sees none of them.
     assert_eq!(people.world.ps().lines().count(), 1, "{}", people.world.ps());
@@ -225,10 +236,123 @@ fn task6_a_terminal_and_devices_are_there() {
 
 #[test]
 #[ignore = "privileged: make vm-test"]
-fn task6_who_has_no_ids_is_told_what_is_missing() {
+fn task6_who_has_no_ids_is_alone_inside() {
     let people = People::new();
-    let expected = contains("CAP_SYS_ADMIN").and(contains("sudo")).and(contains("/etc/subuid"));
-    people.command(BOB, &["run", "true"]).assert().code(125).stderr(expected);
+    let base = busybox();
+    let rootfs = ["run", "--rm", "--net", "none", "--rootfs", base.to_str().unwrap()];
+    let map = people.bob(&[&rootfs[..], &["cat", "/proc/self/uid_map"]].concat()).assert().success();
+    // It is said once, when the namespaces are made.
+    let map = map.stderr(contains("one user").and(contains("--add-subuids")));
+    let map = String::from_utf8(map.get_output().stdout.clone()).unwrap();
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "1501", "1"]);
+    let script = "id -u; id -g; ls -ld /dev/pts/ptmx | wc -l; echo x > /dev/null";
+    people
+        .bob(&[&rootfs[..], &["sh", "-ec", script]].concat())
+        .assert()
+        .success()
+        .stdout("0\n0\n1\n")
+        .stderr("");
+    // An image whose files are all root's, and all that one does with it.
+    let archive = people.image_of(&base, "base");
+    people.bob(&["load", "-i", archive.to_str().unwrap()]).assert().success();
+    let words = ["run", "-d", "--name", "web", "--net", "none", "--image", "base"];
+    people.bob(&[&words[..], &["sh", "-c", "echo hello; exec sleep 1000"]].concat()).assert().success();
+    until("it is in the log", || people.bob(&["logs", "web"]).output().unwrap().stdout == b"hello\n");
+    people.bob(&["exec", "web", "sh", "-c", "id -u"]).assert().success().stdout("0\n");
+    people.bob(&["stop", "-t", "0", "web"]).assert().success();
+    people.bob(&["rm", "web"]).assert().success();
+    // What it does not do says why.
+    let why = || contains("only user 0").and(contains("/etc/subuid"));
+    let user = [&rootfs[..4], &["-u", "1000"], &rootfs[4..], &["true"]].concat();
+    people.bob(&user).assert().code(125).stderr(why());
+    let with_others = people.world.copy_of_rootfs("with-others");
+    chown(with_others.join("etc/group"), Some(3), Some(4)).unwrap();
+    let archive = people.image_of(&with_others, "others");
+    people.bob(&["load", "-i", archive.to_str().unwrap()]).assert().code(1).stderr(why());
+    // Without a place for containers it is as it was before.
+    let nowhere = contains("CAP_SYS_ADMIN").and(contains("sudo"));
+    people.bob(&["run", "true"]).env("HOME", "/nonexistent").assert().code(125).stderr(nowhere);
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_a_command_that_only_reads_makes_no_namespaces() {
+    let people = People::new();
+    assert_eq!(people.reads(&["ps", "-a"]).lines().count(), 1);
+    people.ann(&["inspect", "web"]).assert().failure().stderr(contains("no such container"));
+    assert_eq!(holder(&people.home), None);
+    people.give_an_image();
+    assert!(holder(&people.home).is_some());
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_whoever_is_killed_leaves_namespaces_that_are_known_or_none() {
+    let people = People::new();
+    let base = busybox();
+    let words = ["run", "--rm", "--net", "none", "--rootfs", base.to_str().unwrap(), "true"];
+    let mut known = 0;
+    for moment in 1..=12 {
+        let _ = people.ann(&words).env("TINY_DOCKER_DIE_AT", format!("parent:{moment}")).output().unwrap();
+        if let Some(pid) = holder(&people.home) {
+            known += 1;
+            kill(pid, Signal::SIGKILL).unwrap();
+        }
+        until("nobody is left", || {
+            reap_orphans();
+            descendants().is_empty()
+        });
+    }
+    assert!(0 < known && known < 12, "{known} of 12 were written down");
+    people.ann(&words).assert().success();
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_nobody_keeps_what_the_caller_has_open() {
+    let people = People::new();
+    let base = busybox();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let words = ["run", "--rm", "--net", "none", "--rootfs", base.to_str().unwrap(), "true"];
+    let mut program = std::process::Command::new("sh");
+    program.args(["-c", "exec 9>&0 0</dev/null; exec \"$0\" \"$@\""]).arg(binary()).args(words);
+    program.stdin(writer).uid(ANN).gid(ANN).env("HOME", &people.home).current_dir(&people.home);
+    program.env_remove("TINY_DOCKER_ROOT").env_remove("XDG_DATA_HOME");
+    assert!(program.status().unwrap().success());
+    // The command keeps its own end until it goes.
+    drop(program);
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    assert!(holder(&people.home).is_some(), "and the namespaces are there all the while");
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_a_port_has_an_address_and_is_free_again_whoever_is_killed() {
+    let people = People::new();
+    people.give_an_image();
+    let serve = "echo hello > /index.html; exec httpd -f -p 80 -h /";
+    let publish = |port: &'static str| {
+        ["run", "-d", "--name", "web", "-p", port, "--image", "base", "sh", "-c", serve].to_vec()
+    };
+    let fetch = |url: &str| {
+        let mut wget = std::process::Command::new(busybox().join("bin/busybox"));
+        wget.args(["wget", "-q", "-O", "-", url]).output().unwrap().stdout
+    };
+    people.ann(&publish("127.0.0.1:18081:80")).assert().success();
+    assert_eq!(people.reads(&["port", "web"]), "80/tcp -> 127.0.0.1:18081\n");
+    until("the host reaches it", || fetch("http://127.0.0.1:18081/") == b"hello\n");
+    assert_eq!(fetch("http://127.0.0.2:18081/"), b"", "another address is not published");
+    // Its owner is killed, who would have closed the port.
+    let command: i32 = its_process(&people, "web").parse().unwrap();
+    let (_, owner) = processes().find(|(pid, _)| *pid == command).unwrap();
+    kill(Pid::from_raw(owner), Signal::SIGKILL).unwrap();
+    people.ann(&["rm", "-f", "web"]).assert().success();
+    people.ann(&publish("127.0.0.1:18081:80")).assert().success();
+    until("the host reaches it again", || fetch("http://127.0.0.1:18081/") == b"hello\n");
+    people.ann(&["rm", "-f", "web"]).assert().success();
+    let ipv6 = ["run", "--rm", "-p", "[::1]:18081:80", "--image", "base", "true"];
+    people.ann(&ipv6).assert().code(125).stderr(contains("IPv4"));
 }
 
 #[test]

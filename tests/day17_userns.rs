@@ -5,7 +5,7 @@ mod common;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use assert_cmd::assert::Assert;
 use common::layout::{Layout, Packed, tar_of};
@@ -17,13 +17,6 @@ use serde_json::Value;
 /// The range that the runtime has for itself.
 const OURS: u32 = 0x7000_0000;
 const COUNT: u32 = 65536;
-
-/// On a disk: files in memory can be shown as somebody else's from Linux 6.3 on only.
-fn world() -> World {
-    // SAFETY: all tests set the same, and each waits for its turn.
-    unsafe { std::env::set_var("TMPDIR", "/var/tmp") };
-    World::new()
-}
 
 /// A run of busybox with layers and `flags`, of `script`.
 fn run(world: &World, flags: &[&str], script: &str) -> Assert {
@@ -75,7 +68,7 @@ fn uids_of(pid: i32) -> Vec<u32> {
 
 #[test]
 fn task1_what_is_no_mode_is_an_error_in_words() {
-    let world = world();
+    let world = World::on_disk();
     for (mode, word) in [
         ("yes", "expected auto, host"),
         ("", "expected auto, host"),
@@ -95,7 +88,7 @@ fn task1_what_is_no_mode_is_an_error_in_words() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task1_host_is_none_and_so_is_nothing() {
-    let world = world();
+    let world = World::on_disk();
     let map = "cat /proc/self/uid_map | tr -s ' '";
     run(&world, &["--userns", "host"], map).success().stdout(contains("0 0 4294967295"));
     run(&world, &[], map).success().stdout(contains("0 0 4294967295"));
@@ -104,7 +97,7 @@ fn task1_host_is_none_and_so_is_nothing() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task3_ids_that_somebody_names_are_those() {
-    let world = world();
+    let world = World::on_disk();
     let script = "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' ' && id -u && id -g";
     run(&world, &["--userns", "300000:400000:7"], script)
         .success()
@@ -115,7 +108,7 @@ fn task3_ids_that_somebody_names_are_those() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task3_the_environment_says_what_is_usual_and_a_flag_says_otherwise() {
-    let world = world();
+    let world = World::on_disk();
     let base = busybox();
     let words = ["run", "--rm", "--net", "none", "--layer", base.to_str().unwrap()];
     let map = ["cat", "/proc/self/uid_map"];
@@ -128,7 +121,7 @@ fn task3_the_environment_says_what_is_usual_and_a_flag_says_otherwise() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task1_what_is_roots_of_the_host_cannot_be_had() {
-    let world = world();
+    let world = World::on_disk();
     let ids = ["--userns", "300000:300000"];
     run(&world, &[&ids[..], &["--privileged"]].concat(), "true")
         .code(125)
@@ -154,7 +147,7 @@ fn create(world: &World, name: &str) -> Assert {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task2_no_two_containers_have_an_id_in_common() {
-    let world = world();
+    let world = World::on_disk();
     for name in ["one", "other", "third"] {
         create(&world, name).success();
     }
@@ -173,7 +166,7 @@ fn task2_no_two_containers_have_an_id_in_common() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task3_containers_of_other_state_directories_have_others() {
-    let world = world();
+    let world = World::on_disk();
     start(&world, "one", &[], "");
     let other = world.dir().join("other-state");
     let base = busybox();
@@ -190,7 +183,7 @@ fn task3_containers_of_other_state_directories_have_others() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_a_container_that_is_started_again_is_the_same_user() {
-    let world = world();
+    let world = World::on_disk();
     start(&world, "web", &[], "[ -e /ready ] || echo mine > /file");
     let before = first(&world, "web");
     world.tiny_docker(["stop", "-t", "0", "web"]).assert().success();
@@ -205,7 +198,7 @@ fn task5_a_container_that_is_started_again_is_the_same_user() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task2_the_ranges_of_the_user_containers_are_what_there_is() {
-    let world = world();
+    let world = World::on_disk();
     let file = |name: &str, text: &str| {
         let path = world.dir().join(name);
         fs::write(&path, text).unwrap();
@@ -226,7 +219,7 @@ fn task2_the_ranges_of_the_user_containers_are_what_there_is() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task3_root_inside_is_nobody_outside() {
-    let world = world();
+    let world = World::on_disk();
     start(&world, "web", &[], "[ $(id -u):$(id -g) = 0:0 ]; [ \"$(id -G)\" = 0 ]");
     let outside = first(&world, "web");
     assert_eq!(uids_of(pid(&world, "web").as_raw()), [outside; 4]);
@@ -252,7 +245,7 @@ fn task3_root_inside_is_nobody_outside() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task3_its_power_ends_where_its_namespaces_end() {
-    let world = world();
+    let world = World::on_disk();
     let all = ["--cap-add", "ALL", "--security-opt", "seccomp=unconfined"];
     // Its own: mounts, host name, loopback. The machine's: its clock, its devices, its kernel.
     let script = "mount -t tmpfs none /tmp && hostname other && ip link set lo down && echo its own; \
@@ -266,7 +259,7 @@ fn task3_its_power_ends_where_its_namespaces_end() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task3_capabilities_and_filter_are_what_they_are_without() {
-    let world = world();
+    let world = World::on_disk();
     let look = "grep -e ^Cap -e ^Seccomp: -e ^NoNew /proc/self/status";
     for flags in [&[][..], &["--cap-drop", "ALL"], &["--cap-add", "NET_ADMIN"], &["-u", "1000"], &["--init"]]
     {
@@ -279,7 +272,7 @@ fn task3_capabilities_and_filter_are_what_they_are_without() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task3_on_the_hosts_own_root_as_well() {
-    let world = world();
+    let world = World::on_disk();
     let words = ["run", "--rm", "--net", "none", "--userns", "auto", "sh", "-c"];
     let script =
         "id -u; ls -lnd / | awk '{print $3}'; [ -w / ] || echo not its own; ls /proc/1/fd >/dev/null";
@@ -289,7 +282,7 @@ fn task3_on_the_hosts_own_root_as_well() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task3_long_whenever_the_runtime_is_killed_all_is_undone() {
-    let world = world();
+    let world = World::on_disk();
     let base = busybox();
     let words = ["run", "--net", "none", "--userns", "auto", "--layer", base.to_str().unwrap()];
     world.die_at_every_moment(&[&words[..], &["sh", "-c", "exit 7"]].concat());
@@ -300,7 +293,7 @@ fn task3_long_whenever_the_runtime_is_killed_all_is_undone() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_on_the_disk_ids_begin_at_0_whatever_they_are_outside() {
-    let world = world();
+    let world = World::on_disk();
     let script = "echo new > /new; chown 1000:1001 /new; echo more >> /etc/passwd; mkdir /made; ln -s x /link; \
         chown -h 5:6 /link; cp /bin/busybox /suid; chown 7 /suid; chmod 4755 /suid";
     start(&world, "web", &[], script);
@@ -321,7 +314,7 @@ fn task4_on_the_disk_ids_begin_at_0_whatever_they_are_outside() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_what_is_removed_and_made_again_is_as_in_any_layer() {
-    let world = world();
+    let world = World::on_disk();
     let layer = world.copy_of_rootfs("layer");
     fs::create_dir(layer.join("dir")).unwrap();
     fs::write(layer.join("dir/below"), "").unwrap();
@@ -344,7 +337,7 @@ fn task4_what_is_removed_and_made_again_is_as_in_any_layer() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_a_root_file_system_of_ones_own_is_mapped_too() {
-    let world = world();
+    let world = World::on_disk();
     let rootfs = world.copy_of_rootfs("rootfs");
     chown(rootfs.join("etc/group"), Some(3), Some(4)).unwrap();
     let words = ["run", "--rm", "--net", "none", "--userns", "auto", "--rootfs", rootfs.to_str().unwrap()];
@@ -357,7 +350,7 @@ fn task4_a_root_file_system_of_ones_own_is_mapped_too() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_where_files_cannot_be_shown_as_somebody_elses_they_are_copied() {
-    let world = world();
+    let world = World::on_disk();
     let lower = world.copy_of_rootfs("lower");
     chown(lower.join("etc/group"), Some(3), Some(4)).unwrap();
     fs::hard_link(lower.join("etc/group"), lower.join("etc/again")).unwrap();
@@ -371,6 +364,7 @@ fn task4_where_files_cannot_be_shown_as_somebody_elses_they_are_copied() {
         format!("lowerdir={},upperdir={},workdir={}", lower.display(), dirs[0].display(), dirs[1].display());
     let (overlay, flags) = (Some("overlay"), nix::mount::MsFlags::empty());
     nix::mount::mount(overlay, &merged, overlay, flags, Some(&options[..])).unwrap();
+    let _mounted = Mounted(&merged);
     let words =
         ["run", "--net", "none", "--userns", "auto", "--name", "web", "--layer", merged.to_str().unwrap()];
     let script = "stat -c %u:%g /; stat -c '%u:%g %a' /etc/group /etc/again /suid; > /new; stat -c %u /new";
@@ -381,13 +375,21 @@ fn task4_where_files_cannot_be_shown_as_somebody_elses_they_are_copied() {
     let again = world.tiny_docker(["start", "-a", "web"]).assert().success();
     again.stdout(expected).stderr(contains("a copy").not());
     world.remove_all();
-    nix::mount::umount(&merged).unwrap();
+}
+
+/// A mount, for as long as this value lives.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount(self.0);
+    }
 }
 
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_a_volume_is_everybodys_who_has_it() {
-    let world = world();
+    let world = World::on_disk();
     // Its first use copies what is there. (day 11)
     let volume = ["-v", "data:/etc"];
     start(&world, "one", &volume, "echo one > /etc/one; chown 1000 /etc/one");
@@ -407,7 +409,7 @@ fn task4_a_volume_is_everybodys_who_has_it() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_a_directory_of_the_host_is_not() {
-    let world = world();
+    let world = World::on_disk();
     let dir = world.dir().join("hosts");
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("file"), "secret\n").unwrap();
@@ -422,7 +424,7 @@ fn task4_a_directory_of_the_host_is_not() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task4_memory_and_the_files_of_etc_are_roots_inside() {
-    let world = world();
+    let world = World::on_disk();
     let flags = ["--tmpfs", "/memory", "--tmpfs", "/its:uid=1000,gid=1001,mode=700"];
     let script = "stat -c %u:%g /memory /its /dev /dev/shm /etc/hosts /etc/hostname; > /memory/file; \
         echo 127.0.0.1 more >> /etc/hosts; stat -c %u /memory/file; > /dev/shm/file";
@@ -433,7 +435,7 @@ fn task4_memory_and_the_files_of_etc_are_roots_inside() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_devices_are_the_hosts_and_work() {
-    let world = world();
+    let world = World::on_disk();
     let script = "set -e; echo x > /dev/null; head -c 3 /dev/zero | wc -c; head -c 3 /dev/urandom | wc -c; \
         [ -c /dev/full ]; [ -c /dev/tty ]; [ -c /dev/random ]; ls /dev/pts; cat /proc/kcore | wc -c";
     assert_eq!(says(&world, &[], script), "3\n3\nptmx\n0\n");
@@ -444,7 +446,7 @@ fn task5_devices_are_the_hosts_and_work() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_a_terminal_is_its_own() {
-    let _world = world();
+    let _world = World::on_disk();
     let base = busybox();
     let words =
         ["run", "--rm", "-it", "--net", "none", "--userns", "auto", "--layer", base.to_str().unwrap()];
@@ -458,7 +460,7 @@ fn task5_a_terminal_is_its_own() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_streams_can_be_opened_by_name() {
-    let world = world();
+    let world = World::on_disk();
     let script = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin";
     let base = busybox();
     let words = ["run", "--rm", "--net", "none", "--userns", "auto", "--layer", base.to_str().unwrap()];
@@ -475,7 +477,7 @@ fn task5_streams_can_be_opened_by_name() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_exec_is_in_there_too() {
-    let world = world();
+    let world = World::on_disk();
     start(&world, "web", &["--health-cmd", "[ $(id -u) = 0 ] && > /checked", "--health-interval", "1s"], "");
     let script = "id -u; [ $(readlink /proc/1/ns/user) = $(readlink /proc/self/ns/user) ] && echo the same; \
         > /made; stat -c %u /made";
@@ -492,7 +494,7 @@ fn task5_exec_is_in_there_too() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_files_are_copied_in_and_out_with_the_ids_of_inside() {
-    let world = world();
+    let world = World::on_disk();
     start(&world, "web", &[], "echo out > /out; chown 1000:1001 /out; mkdir /memory");
     fs::write(world.dir().join("in"), "in\n").unwrap();
     let owner = |what: &str| {
@@ -514,7 +516,7 @@ fn task5_files_are_copied_in_and_out_with_the_ids_of_inside() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_what_takes_power_over_the_host_its_parent_gives() {
-    let world = world();
+    let world = World::on_disk();
     let flags = ["--oom-score-adj", "-500", "--ulimit", "nofile=1000:600000", "--ulimit", "memlock=-1"];
     let script = "cat /proc/self/oom_score_adj; ulimit -Sn; ulimit -Hn; ulimit -l";
     assert_eq!(says(&world, &flags, script), "-500\n1000\n600000\nunlimited\n");
@@ -525,7 +527,7 @@ fn task5_what_takes_power_over_the_host_its_parent_gives() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_it_is_connected_as_any_other() {
-    let world = world();
+    let world = World::on_disk();
     let base = busybox();
     let words = ["run", "--rm", "--userns", "auto", "--layer", base.to_str().unwrap(), "sh", "-c"];
     let script = "gateway=$(ip route | awk '/default/ {print $3}'); ping -c 1 -W 60 $gateway >/dev/null && \
@@ -536,7 +538,7 @@ fn task5_it_is_connected_as_any_other() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task5_its_image_has_ids_from_0_as_all_have() {
-    let world = world();
+    let world = World::on_disk();
     let mut layout = Layout::new(&world, "layout");
     let layer = layout.layer(&tar_of(&busybox()), Packed::Gzip);
     let manifest = layout.image(&[layer], serde_json::json!({}));

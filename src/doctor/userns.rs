@@ -2,11 +2,16 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use nix::unistd::geteuid;
+use rustix::fs::getxattr;
 
 use crate::error::Result;
+use crate::userns::person::Person;
+use crate::userns::ranges::entries;
 
 use super::{Found, fine};
 
@@ -47,21 +52,48 @@ pub fn without_root() -> Result<Found> {
             "change it with sysctl, or run containers as root",
         ));
     }
-    let has_entry = |file: &str| fs::read(file).is_ok_and(|text| text.contains(&b':'));
-    if !has_entry("/etc/subuid") || !has_entry("/etc/subgid") {
+    let is_missing = if geteuid().is_root() {
+        let has_entries = |file: &str| fs::read(file).is_ok_and(|text| !entries(&text).is_empty());
+        let somebody = has_entries("/etc/subuid") && has_entries("/etc/subgid");
+        (!somebody).then_some("nobody has ids in /etc/subuid and /etc/subgid")
+    } else {
+        let nobody_else = Person::who_calls()?.ids.is_none();
+        nobody_else.then_some("you have no ids in /etc/subuid and /etc/subgid")
+    };
+    if let Some(missing) = is_missing {
         return Ok(Found::Note(
-            "nobody has ids in /etc/subuid and /etc/subgid".into(),
+            format!("{missing}: containers without root have one user"),
             "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME, or run containers as root",
         ));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there =
-        |name: &str| std::env::split_paths(&path).any(|dir: std::path::PathBuf| dir.join(name).is_file());
-    match PROGRAMS.iter().find(|(name, _)| !is_there(name) && !Path::new("/usr/bin").join(name).is_file()) {
-        Some((name, what)) => Ok(Found::Note(
-            format!("{name} is not installed ({what})"),
-            "install it, or run containers as root",
-        )),
-        None => fine("people with ids in /etc/subuid can run containers"),
+    let dirs = std::env::split_paths(&path).chain(["/usr/bin".into()]);
+    let dirs: Vec<PathBuf> = dirs.collect();
+    let found = |name: &str| dirs.iter().map(|dir| dir.join(name)).find(|file| file.is_file());
+    for (name, what) in PROGRAMS {
+        let Some(file) = found(name) else {
+            return Ok(Found::Note(
+                format!("{name} is not installed ({what})"),
+                "install it, or run containers as root",
+            ));
+        };
+        if name.starts_with("new") && !has_roots_power(&file)? {
+            return Ok(Found::Note(
+                format!("{} is neither set-user-ID root nor has it a capability", file.display()),
+                "install its package again, on a file system that is not mounted nosuid",
+            ));
+        }
     }
+    fine(if geteuid().is_root() {
+        "people with ids in /etc/subuid can run containers"
+    } else {
+        "you have ids, and can run containers"
+    })
+}
+
+/// Whether whoever starts it gets power of root's by it. (execve(2), capabilities(7) "File capabilities")
+fn has_roots_power(program: &Path) -> Result<bool> {
+    const SET_USER_ID: u32 = 0o4000;
+    let mode = fs::metadata(program).with_context(|| format!("look at {program:?}"))?.mode();
+    Ok(mode & SET_USER_ID != 0 || getxattr(program, "security.capability", &mut [0; 64]).is_ok())
 }

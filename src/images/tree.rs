@@ -271,7 +271,9 @@ impl Tree {
     /// elsewhere, unless it was to be one.
     fn finish_by_name(&self, entry: &Entry, name: &[u8]) -> Result<()> {
         let (uid, gid) = owner(entry);
-        chownat(&self.here.1, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).context("fchownat")?;
+        chownat(&self.here.1, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(ids::explain)
+            .context("fchownat")?;
         if entry.kind != kind::LINK {
             let mode = Mode::from_bits_truncate(entry.mode);
             chmodat(&self.here.1, name, mode, AtFlags::empty()).context("fchmodat")?;
@@ -358,7 +360,7 @@ fn make_opaque(dir: impl AsFd) -> Result<()> {
 /// Owner, then mode, then extended attributes: each may take away what comes after it.
 fn finish(file: impl AsFd, entry: &Entry) -> Result<()> {
     let (uid, gid) = owner(entry);
-    fchown(&file, uid, gid).context("fchown")?;
+    fchown(&file, uid, gid).map_err(ids::explain).context("fchown")?;
     fchmod(&file, Mode::from_bits_truncate(entry.mode)).context("fchmod")?;
     if entry.kind == kind::DIRECTORY {
         remove_xattrs(&file)?;

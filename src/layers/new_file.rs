@@ -51,15 +51,22 @@ impl Drop for Aside {
     }
 }
 
+/// Whether this process may give `file` a name. Before Linux 6.10 that takes CAP_DAC_READ_SEARCH over the
+/// host, which nobody has in a user namespace: then it is ENOENT, whatever the name. This name is taken.
+/// (linkat(2), AT_EMPTY_PATH)
+fn can_be_named(file: &OwnedFd, dir: &OwnedFd) -> bool {
+    linkat(file, c"", dir, c".", AtFlags::EMPTY_PATH) == Err(Errno::EXIST)
+}
+
 impl NewFile {
     /// A file that is to be made in `dir`.
     pub fn begin(dir: &OwnedFd) -> Result<NewFile> {
         let mode = Mode::RUSR | Mode::WUSR;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         match openat(dir, ".", flags | OFlags::TMPFILE, mode) {
-            Ok(file) => Ok(NewFile { file: file.into(), aside: None }),
+            Ok(file) if can_be_named(&file, dir) => Ok(NewFile { file: file.into(), aside: None }),
             // Not every file system has files without a name.
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
+            Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
                 let aside = Aside::new(dir)?;
                 let file = openat(dir, &aside.name, flags | OFlags::CREATE | OFlags::EXCL, mode)?;
                 Ok(NewFile { file: file.into(), aside: Some(aside) })

@@ -129,8 +129,7 @@ fn require_sys_admin() -> Result<()> {
     if !have.contains(CapabilitySet::SYS_ADMIN) {
         bail!(
             "new namespaces need the capability CAP_SYS_ADMIN, which this process (user id {}) does not have; \
-             run it with sudo, or in the lab's virtual machine (make vm-shell); from day 17 on an entry for you in \
-             /etc/subuid and /etc/subgid will do",
+             run it with sudo, or in the lab's virtual machine (make vm-shell)",
             geteuid()
         );
     }

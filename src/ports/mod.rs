@@ -23,12 +23,14 @@ pub mod udp;
 pub mod watch;
 pub mod words;
 
+use std::sync::OnceLock;
+
 use anyhow::Context;
 use nix::unistd::Pid;
 
 use crate::container::{Container, Mechanism};
 use crate::error::{self, Result};
-use crate::plan::Network;
+use crate::plan::{Network, PublishedPort};
 
 use self::dnat::Redirection;
 use self::open_files::OpenFiles;
@@ -36,6 +38,10 @@ use self::proxy::Proxy;
 use self::reserve::Reserved;
 
 const DAY: u8 = 13;
+
+/// Set where this network's ports are not the host's, and somebody passes these on to them: a person's,
+/// without root. (day 17)
+pub static PASSED_ON: OnceLock<()> = OnceLock::new();
 
 /// The flags of day 13.
 #[derive(Debug, clap::Args)]
@@ -52,6 +58,10 @@ pub struct Ports {
     /// From the host's point of view: bound, and nobody serves them yet.
     #[arg(skip)]
     reserved: Vec<Reserved>,
+
+    /// The same ports, as this network has them.
+    #[arg(skip)]
+    here: Vec<PublishedPort>,
 
     /// What the kernel does with what arrives.
     #[arg(skip)]
@@ -91,8 +101,16 @@ impl Mechanism for Ports {
         }
         self.open_files = Some(OpenFiles::raise()?);
         for (text, wanted) in &all {
-            let reserved = reserve::reserve(wanted).with_context(|| format!("-p {text}"))?;
-            container.parts.ports.push(reserved.published);
+            let mut wanted = wanted.clone();
+            let address = wanted.address;
+            if PASSED_ON.get().is_some() {
+                // The address is one of the host's, and not here.
+                wanted.address = None;
+            }
+            let reserved = reserve::reserve(&wanted).with_context(|| format!("-p {text}"))?;
+            let here = reserved.published;
+            self.here.push(here);
+            container.parts.ports.push(PublishedPort { address: address.or(here.address), ..here });
             self.reserved.push(reserved);
         }
         Ok(())
@@ -107,9 +125,9 @@ impl Mechanism for Ports {
             return Ok(());
         }
         // Its socket is ours alone: the child was made before it.
-        self.redirection = dnat::redirect(id, address, wire, &parts.ports)?;
+        self.redirection = dnat::redirect(id, address, wire, &self.here)?;
         hairpin::allow(wire)?;
-        if let Err(error) = conntrack::forget_older(&parts.ports, address) {
+        if let Err(error) = conntrack::forget_older(&self.here, address) {
             container.end.complain(&error);
         }
         self.proxy = Some(proxy::get_ready(std::mem::take(&mut self.reserved), address)?);
@@ -130,8 +148,8 @@ impl Mechanism for Ports {
             Some(redirection) => redirection.end(),
             None => Ok(()),
         };
-        if let Some(address) = container.parts.address.filter(|_| !container.parts.ports.is_empty()) {
-            conntrack::forget_redirected(&container.parts.ports, address);
+        if let Some(address) = container.parts.address.filter(|_| !self.here.is_empty()) {
+            conntrack::forget_redirected(&self.here, address);
         }
         self.reserved.clear();
         self.proxy.take().map_or(Ok(()), Proxy::stop).and(undone)

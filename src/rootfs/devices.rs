@@ -12,6 +12,7 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspi
 
 use crate::error::Result;
 use crate::explain::step;
+use crate::ids;
 
 use super::mount::{Dir, Flags, HARMLESS, attach, mount, take, take_open};
 
@@ -70,7 +71,10 @@ pub fn make_dev(at: &Dir, console: Option<OwnedFd>, hosts: Vec<OwnedFd>) -> Resu
     // not the host's.
     let nosuid_noexec = Flags::MOUNT_ATTR_NOSUID | Flags::MOUNT_ATTR_NOEXEC;
     make_dir(&dev, "/dev/pts", 0o755)?;
-    mount(DAY, "devpts", &dev, "/dev/pts", nosuid_noexec, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
+    // Terminals are group 5's, tty. (Where there is no group but root's, they are root's. Day 17.)
+    let options = "newinstance,ptmxmode=0666,mode=0620,gid=5";
+    let options = if ids::are_one() { options.trim_end_matches(",gid=5") } else { options };
+    mount(DAY, "devpts", &dev, "/dev/pts", nosuid_noexec, options)?;
     make_dir(&dev, "/dev/shm", 0o1777)?;
     mount(DAY, "tmpfs", &dev, "/dev/shm", HARMLESS, "mode=1777,size=65536k")?;
     // The message queues of this ipc namespace. (mq_overview(7))

@@ -10,7 +10,6 @@
 use std::env;
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Context;
@@ -22,36 +21,50 @@ use crate::explain::step;
 use crate::identity::become_root_inside;
 use crate::ids;
 use crate::metadata::pidfd::Process;
+use crate::ports;
 use crate::rootfs::own_file::OWN;
 
 use super::DAY;
 use super::holder;
 use super::person::Person;
-use super::place::of_this_namespace;
+use super::place::{of_this_namespace, private_data_dir};
 
 /// Where the state directory is, as all commands hear of it.
 const ROOT: &str = "TINY_DOCKER_ROOT";
 
 // ANCHOR: enter
-/// Goes on as root of the caller's own namespaces, if the caller is not root and has ids to be. Otherwise
-/// it returns: then the days before say what is missing.
-pub fn enter() -> Result<()> {
+/// Goes on as root of the caller's own namespaces, if the caller is not root. `only_reads`: a command that
+/// has nothing to say where nothing runs, and makes none. Somebody without a place for containers gets
+/// none either: then the days before say what is missing.
+pub fn enter(only_reads: bool) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }
-    let Some(person) = Person::who_calls()? else { return Ok(()) };
+    let person = Person::who_calls()?;
+    let data = match private_data_dir(person.uid) {
+        Err(_) if person.ids.is_none() => return Ok(()),
+        data => data?,
+    };
+    let root_is_named = env::var_os(ROOT).is_some_and(|root| !root.is_empty());
+    let holder = if only_reads { holder::found(&data)? } else { Some(holder::of(&person, &data)?) };
+    if holder.is_none() && root_is_named {
+        return Ok(());
+    }
     let place = env::current_dir().context("find out where this is")?;
     let program = fs::read_link(OWN).with_context(|| format!("read {OWN}"))?;
-    let holder = holder::of(&person).context("without root, a user namespace is needed")?;
-    join(&holder, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-    become_root_inside()?;
-    // Whoever joins a mount namespace is at its root.
-    env::set_current_dir(&place).with_context(|| format!("go back to {place:?}"))?;
+    if let Some(holder) = holder {
+        join(&holder, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+        become_root_inside()?;
+        // Whoever joins a mount namespace is at its root.
+        env::set_current_dir(&place).with_context(|| format!("go back to {place:?}"))?;
+    }
     let mut again = Command::new(&program);
     again.args(env::args_os().skip(1));
-    if env::var_os(ROOT).is_none_or(|root| root.is_empty()) {
-        again.env(ROOT, data_dir()?);
+    if !root_is_named {
+        again.env(ROOT, &data);
     }
+    // Inside, the one whose home it would be is root.
+    again.env("XDG_DATA_HOME", data.parent().context("the data directory is /")?);
     let describe = || (format!("execve({program:?}): the same once more"), "exec tiny-docker …".into());
     step(DAY, describe, || Err(again.exec()))
 }
@@ -64,7 +77,10 @@ pub fn connect() -> Result<()> {
         return Ok(());
     }
     match of_this_namespace()? {
-        Some(holder) => join(&holder, CloneFlags::CLONE_NEWNET),
+        Some(holder) => {
+            ports::PASSED_ON.get_or_init(|| ());
+            join(&holder, CloneFlags::CLONE_NEWNET)
+        }
         // Somebody else has made the namespace that we are root in.
         None => Ok(()),
     }
@@ -77,14 +93,4 @@ fn join(holder: &Process, namespaces: CloneFlags) -> Result<()> {
         (format!("setns(pidfd, {})", names.join(" | ")), format!("nsenter --target PID{options}"))
     };
     step(DAY, describe, || setns(holder, namespaces))
-}
-
-/// Where a person's containers are. (XDG Base Directory Specification)
-fn data_dir() -> Result<PathBuf> {
-    let named = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = named("XDG_DATA_HOME").or_else(|| Some(named("HOME")?.join(".local/share")));
-    let data = data.context(
-        "there is no place for containers: XDG_DATA_HOME and HOME are empty; expected one of them, or --root DIR",
-    )?;
-    Ok(data.join("tiny-docker"))
 }

@@ -1,13 +1,9 @@
 //! Day 17: who holds a person's namespaces: one process for all commands of theirs. It is in the
 //! namespaces and does nothing, so they stay. (podman calls its own `catatonit -P`, "the pause process")
-//!
-//! ```text
-//! XDG_RUNTIME_DIR/tiny-docker/namespaces      which process it is; locked by whoever makes one
-//!                             network.sock    whom slirp4netns takes orders from
-//! ```
+//! Where it is written down: [`place`](super::place).
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -19,10 +15,11 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl::set_name;
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pause, pipe2, setsid};
 
-use crate::error::Result;
+use crate::error::{self, Result};
 use crate::explain::{self, shell, step};
+use crate::files;
 use crate::identity::become_root_inside;
-use crate::ids::Ids;
+use crate::ids::{HOW_TO_HAVE_MORE, Ids};
 use crate::kernel::{self, Clone};
 use crate::metadata::layout::open_to_lock;
 use crate::metadata::pidfd::Process;
@@ -34,30 +31,39 @@ use crate::wait::{Child, PATIENCE, lock};
 use super::DAY;
 use super::network;
 use super::person::Person;
-use super::place::{FILE, run_dir, written_in};
+use super::place;
 
 // ANCHOR: of
-/// The process that holds the namespaces of `person`. The first command makes it.
-pub fn of(person: &Person) -> Result<Process> {
-    let dir = run_dir(person.uid.as_raw())?;
-    let path = dir.join(FILE);
+/// The process that holds the namespaces of `person`, as `dir` says. The first command makes it.
+pub fn of(person: &Person, dir: &Path) -> Result<Process> {
+    let path = dir.join(place::FILE);
     let mut file = open_to_lock(&path).with_context(|| format!("open {path:?}"))?;
     lock(&file, false, Some(PATIENCE), &format!("{path:?}"))?;
-    if let Some(process) = written_in(&mut file)? {
+    if let Some(process) = place::read(&mut file)? {
         return Ok(process);
     }
-    let identity = make(person, &dir)?;
-    let text = serde_json::to_vec(&identity)?;
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| file.write_all(&text))
-        .with_context(|| format!("write {path:?}"))?;
+    let (child, mut release) = make(person, dir)?;
+    let identity = Identity::of(child.pid.as_raw())?.context("the holder has ended")?;
+    place::write(&mut file, identity)?;
+    // Not before it is written down, or a kill in between would leave one that nobody knows.
+    release.write_all(b"!").context("let the holder stay")?;
+    // It stays: it is nobody's child soon.
+    std::mem::forget(child);
     identity.process()?.context("the process that holds the namespaces has ended at once")
 }
 // ANCHOR_END: of
 
+/// The same, if it is there.
+pub fn found(dir: &Path) -> Result<Option<Process>> {
+    match File::open(dir.join(place::FILE)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        file => place::read(&mut file.with_context(|| format!("open {:?}", dir.join(place::FILE)))?),
+    }
+}
+
 // ANCHOR: make
-fn make(person: &Person, dir: &Path) -> Result<Identity> {
+/// Makes it. It ends unless it is told, by what is returned, that it is written down.
+fn make(person: &Person, dir: &Path) -> Result<(Child, File)> {
     let pipe = || pipe2(OFlag::O_CLOEXEC).context("make a pipe");
     let ((gate, release), (hearing, say), (end, held)) = (pipe()?, pipe()?, pipe()?);
     let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
@@ -74,9 +80,14 @@ fn make(person: &Person, dir: &Path) -> Result<Identity> {
         }
     };
     drop((gate, say, held));
-    map("newuidmap", child.pid, person.uid.as_raw(), &person.uids)?;
-    map("newgidmap", child.pid, person.gid.as_raw(), &person.gids)?;
-    File::from(release).write_all(b"!").context("let the holder go on")?;
+    if let Some((uids, gids)) = &person.ids {
+        map("newuidmap", child.pid, person.uid.as_raw(), uids)?;
+        map("newgidmap", child.pid, person.gid.as_raw(), gids)?;
+    } else {
+        map_one(child.pid, person)?;
+    }
+    let mut release = File::from(release);
+    release.write_all(b"!").context("let the holder go on")?;
     let mut words = String::new();
     File::from(hearing).read_to_string(&mut words).context("hear of the holder")?;
     if words != READY {
@@ -86,10 +97,7 @@ fn make(person: &Person, dir: &Path) -> Result<Identity> {
         );
     }
     network::connect_to_the_world(child.pid, end, dir)?;
-    let identity = Identity::of(child.pid.as_raw())?.context("the holder has ended")?;
-    // It stays: it is nobody's child soon.
-    std::mem::forget(child);
-    Ok(identity)
+    Ok((child, release))
 }
 // ANCHOR_END: make
 
@@ -109,13 +117,13 @@ fn map(program: &str, child: Pid, own: u32, ids: &Ids) -> Result<()> {
     };
     step(DAY, describe, || {
         let output = match Command::new(program).args(&numbers).output() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(error).with_context(|| {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(error).with_context(|| {
                 format!("{program} is not installed: it is in the package uidmap, or shadow-utils")
             }),
             output => output.with_context(|| format!("execute {program}")),
         }?;
         if !output.status.success() {
-            bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+            bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
         }
         Ok(())
     })
@@ -123,15 +131,30 @@ fn map(program: &str, child: Pid, own: u32, ids: &Ids) -> Result<()> {
 }
 // ANCHOR_END: map
 
+/// Writes the map of `child` without anybody's help: 0 is `person`, and there is nobody else. Whoever could
+/// leave a group might come to what this group alone may not read, so that has to be given up first.
+/// (user_namespaces(7), "The /proc/pid/setgroups file")
+fn map_one(child: Pid, person: &Person) -> Result<()> {
+    error::say(&format!("your containers have one user, 0, which is you; for others, {}", HOW_TO_HAVE_MORE));
+    let (uid, gid) = (format!("0 {} 1", person.uid), format!("0 {} 1", person.gid));
+    for (name, text) in [("setgroups", "deny"), ("uid_map", &uid), ("gid_map", &gid)] {
+        let file = format!("/proc/{child}/{name}");
+        let describe = || (format!("write \"{text}\" > {file}"), format!("echo {text} > {file}"));
+        step(DAY, describe, || files::write(&file, text))?;
+    }
+    Ok(())
+}
+
 /// The process itself. While it lives, `held` is open, and whoever has the other end connects it.
-fn hold(gate: File, mut say: File, held: &OwnedFd) -> ! {
+fn hold(mut gate: File, mut say: File, held: &OwnedFd) -> ! {
     explain::in_child();
-    let words = match settle(gate) {
+    let words = match settle(&mut gate) {
         Ok(()) => READY.into(),
         Err(error) => format!("{error:#}"),
     };
     let _ = say.write_all(words.as_bytes());
-    if words != READY {
+    drop(say);
+    if words != READY || gate.read_exact(&mut [0]).is_err() {
         kernel::exit_now(1)
     }
     // Nothing of its caller's stays open here, least of all a lock, a terminal or a pipe.
@@ -146,7 +169,7 @@ fn hold(gate: File, mut say: File, held: &OwnedFd) -> ! {
 }
 
 /// Makes the namespaces such that root can live in them.
-fn settle(mut gate: File) -> Result<()> {
+fn settle(gate: &mut File) -> Result<()> {
     gate.read_exact(&mut [0]).context("the command that wanted it has ended")?;
     become_root_inside()?;
     // The host's mounts come in here as slaves, by themselves: what is mounted there afterwards is seen

@@ -11,9 +11,8 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::IpAddr;
-use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, Shutdown};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -26,12 +25,13 @@ use serde_json::{Value, json};
 
 use crate::error::{self, Result};
 use crate::explain::step;
-use crate::ids;
 use crate::kernel;
 use crate::plan::PublishedPort;
+use crate::ports;
+use crate::wait::{PATIENCE, readable};
 
 use super::DAY;
-use super::place::{dir_of_this_namespace, of_this_namespace};
+use super::place::data_dir;
 
 /// By which slirp4netns takes orders.
 const SOCKET: &str = "network.sock";
@@ -40,13 +40,13 @@ const SOCKET: &str = "network.sock";
 /// Starts what connects the network namespace of `holder`, until that process ends: then `end` does. If it
 /// is not installed, containers reach each other and nobody else, which is said.
 pub fn connect_to_the_world(holder: Pid, end: OwnedFd, dir: &Path) -> Result<()> {
-    let socket = dir.join(SOCKET);
-    let _ = fs::remove_file(&socket);
+    let _ = fs::remove_file(dir.join(SOCKET));
     let log = dir.join("network.log");
     let errors = File::create(&log).with_context(|| format!("make {log:?}"))?;
     let mut slirp = Command::new("slirp4netns");
     slirp.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--exit-fd=0", "--ready-fd=1"]);
-    slirp.arg("--api-socket").arg(&socket).arg(holder.to_string()).arg("tap0");
+    // The path of a socket has 108 bytes at most, and that of `dir` any number. (unix(7))
+    slirp.current_dir(dir).args(["--api-socket", SOCKET, &holder.to_string(), "tap0"]);
     // A group of its own: no Ctrl-C at a command's terminal reaches it.
     slirp.stdin(Stdio::from(end)).stdout(Stdio::piped()).stderr(errors).process_group(0);
     kernel::keep_only_the_standard_streams(&mut slirp);
@@ -65,13 +65,12 @@ pub fn connect_to_the_world(holder: Pid, end: OwnedFd, dir: &Path) -> Result<()>
             return Ok(());
         }
     };
-    let mut ready = [0];
-    let told = started.stdout.take().map(|mut stdout| stdout.read(&mut ready));
-    if !matches!(told, Some(Ok(1))) {
-        bail!(
-            "slirp4netns does not connect the network: {}",
-            fs::read_to_string(&log).unwrap_or_default().trim()
-        );
+    let mut ready = started.stdout.take().context("slirp4netns has no stdout")?;
+    readable(&ready, Some(PATIENCE), "slirp4netns to connect the network")?;
+    if !matches!(ready.read(&mut [0]), Ok(1)) {
+        let mut said = Vec::new();
+        File::open(&log)?.take(4096).read_to_end(&mut said).with_context(|| format!("read {log:?}"))?;
+        bail!("slirp4netns does not connect the network: {}", String::from_utf8_lossy(&said).trim());
     }
     Ok(())
 }
@@ -85,19 +84,21 @@ impl Forwarded {
     /// Without root: has `ports` lead into the person's network too, where day 13 has them already.
     pub fn open(ports: &[PublishedPort]) -> Result<Forwarded> {
         let mut forwarded = Forwarded::default();
-        if !ids::are_not_the_hosts() || of_this_namespace()?.is_none() {
+        if ports::PASSED_ON.get().is_none() {
             return Ok(forwarded);
         }
         for port in ports {
             let (number, protocol) = (port.host_port, port.protocol);
-            let host = match port.address {
-                None => "0.0.0.0".into(),
-                Some(IpAddr::V4(address)) => address.to_string(),
-                // It speaks IPv4 alone on the host's side.
-                Some(IpAddr::V6(_)) => continue,
+            let address = match port.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()) {
+                IpAddr::V4(address) => address,
+                IpAddr::V6(address) => bail!(
+                    "-p [{address}]:{number}: without root, slirp4netns takes ports of IPv4 alone; expected an \
+                     address of IPv4, or none"
+                ),
             };
+            forget_the_dead(port)?;
             let arguments = json!({
-                "proto": protocol.to_string(), "host_addr": host, "host_port": number, "guest_port": number
+                "proto": protocol.to_string(), "host_addr": address, "host_port": number, "guest_port": number
             });
             let answer = ask("add_hostfwd", &arguments).with_context(|| {
                 format!(
@@ -111,6 +112,19 @@ impl Forwarded {
     }
 }
 
+/// Closes what a `run` has left open that was killed. In the person's network the port is ours by now, so
+/// whoever else had it is dead.
+fn forget_the_dead(port: &PublishedPort) -> Result<()> {
+    let open = ask("list_hostfwd", &json!({}))?;
+    let protocol = port.protocol.to_string();
+    for entry in open["entries"].as_array().into_iter().flatten() {
+        if entry["proto"] == *protocol && entry["host_port"] == port.host_port {
+            ask("remove_hostfwd", &json!({ "id": entry["id"] }))?;
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Forwarded {
     fn drop(&mut self) {
         for id in &self.0 {
@@ -121,22 +135,23 @@ impl Drop for Forwarded {
 
 /// One order to slirp4netns. (slirp4netns(1), "API SOCKET")
 fn ask(what: &str, arguments: &Value) -> Result<Value> {
-    let socket = dir_of_this_namespace()?.join(SOCKET);
-    let describe = || {
-        let order = format!("{what} {arguments}");
-        (format!("write({socket:?}): {order}"), format!("echo '{order}' | nc -U …"))
-    };
+    let order = json!({ "execute": what, "arguments": arguments }).to_string();
+    let describe = || (format!("write({SOCKET}): {order}"), format!("echo '{order}' | nc -U {SOCKET}"));
     let answer = step(DAY, describe, || {
-        let mut line = UnixStream::connect(&socket)?;
+        let dir = File::open(data_dir()?).context("open the data directory")?;
+        // The path of a socket has 108 bytes at most. (unix(7))
+        let mut line = UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
         line.set_read_timeout(Some(Duration::from_secs(10)))?;
-        line.write_all(json!({ "execute": what, "arguments": arguments }).to_string().as_bytes())?;
+        line.write_all(order.as_bytes())?;
         line.shutdown(Shutdown::Write)?;
         let mut answer = String::new();
-        line.take(1 << 16).read_to_string(&mut answer).map(|_| answer)
+        line.take(1 << 16).read_to_string(&mut answer)?;
+        Ok::<_, anyhow::Error>(answer)
     })?;
     let answer: Value = serde_json::from_str(answer.trim()).context("understand slirp4netns")?;
     match answer.get("error") {
         Some(error) => bail!("slirp4netns says {error}"),
-        None => Ok(answer["return"].clone()),
+        // A list comes as it is.
+        None => Ok(answer.get("return").unwrap_or(&answer).clone()),
     }
 }

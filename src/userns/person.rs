@@ -2,8 +2,9 @@
 //! containers. (subuid(5))
 
 use std::fs;
+use std::io::ErrorKind;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
 use crate::error::Result;
@@ -11,35 +12,36 @@ use crate::ids::Ids;
 
 use super::ranges::entries;
 
-/// Somebody who is not root, and has ids.
+/// Somebody who is not root.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Person {
     /// Who it is: root inside.
     pub uid: Uid,
     /// See `uid`.
     pub gid: Gid,
-    /// Their users, from 1 on inside.
-    pub uids: Ids,
-    /// Their groups.
-    pub gids: Ids,
+    /// Their users and groups, from 1 on inside; `None`: they are root inside, and there is nobody else.
+    pub ids: Option<(Ids, Ids)>,
 }
 
 impl Person {
     // ANCHOR: who_calls
-    /// Who calls; `None`: somebody without ids of their own. (subuid(5))
-    pub fn who_calls() -> Result<Option<Person>> {
+    /// Who calls. (subuid(5))
+    pub fn who_calls() -> Result<Person> {
         let (uid, gid) = (geteuid(), getegid());
         let name = User::from_uid(uid).ok().flatten().map(|user| user.name).unwrap_or_default();
-        let uids = ids_of(&fs::read("/etc/subuid").unwrap_or_default(), &name, uid);
-        let gids = ids_of(&fs::read("/etc/subgid").unwrap_or_default(), &name, uid);
-        match (uids, gids) {
-            (Some(uids), Some(gids)) => Ok(Some(Person { uid, gid, uids, gids })),
-            (None, None) => Ok(None),
+        let read = |path: &str| match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            text => text.with_context(|| format!("read {path}")).map(|text| ids_of(&text, &name, uid)),
+        };
+        let ids = match (read("/etc/subuid")?, read("/etc/subgid")?) {
+            (Some(uids), Some(gids)) => Some((uids, gids)),
+            (None, None) => None,
             _ => bail!(
                 "user {name:?} has ids in only one of /etc/subuid and /etc/subgid; expected a line {name}:100000:65536 \
                  in both (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name})"
             ),
-        }
+        };
+        Ok(Person { uid, gid, ids })
     }
     // ANCHOR_END: who_calls
 }

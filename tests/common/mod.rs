@@ -24,11 +24,11 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -105,11 +105,20 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
+        World::new_in(&std::env::temp_dir())
+    }
+
+    /// The same, not in memory: files there can be shown as somebody else's from Linux 6.3 on only.
+    pub fn on_disk() -> World {
+        World::new_in(Path::new("/var/tmp"))
+    }
+
+    fn new_in(place: &Path) -> World {
         let turn = TURN.lock().unwrap_or_else(|failed_test| failed_test.into_inner());
         // Orphans come to us instead of to init: whoever a container leaves
         // behind becomes this process's child, and is found.
         nix::sys::prctl::set_child_subreaper(true).unwrap();
-        let dir = tempfile::Builder::new().prefix("tiny-docker-test-").tempdir().unwrap();
+        let dir = tempfile::Builder::new().prefix("tiny-docker-test-").tempdir_in(place).unwrap();
         // SAFETY: the other threads of this process are tests that wait for their
         // turn, and the environment is not what they wait for.
         unsafe { std::env::set_var("TINY_DOCKER_ROOT", dir.path().join("state")) };
@@ -120,6 +129,10 @@ impl World {
             unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
         }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        if let Some(program) = somebody() {
+            let owner = fs::metadata(program).unwrap();
+            chown(dir.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
         // From day 8 on each container has its own of these, and the first one in a rootfs
         // makes what they are mounted on. In the one that tests share they are there.
         for name in ["hostname", "hosts", "resolv.conf"] {
@@ -344,9 +357,15 @@ pub fn in_the_vm() -> bool {
     std::env::var_os("TINY_DOCKER_VM").is_some()
 }
 
-/// The program under test.
+/// The program under test. Or, with `TINY_DOCKER_TEST_AS`, another one that becomes an ordinary user
+/// first, and then this program: the user whose file it is.
 pub fn binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_tiny-docker"))
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| somebody().unwrap_or_else(|| env!("CARGO_BIN_EXE_tiny-docker").into()))
+}
+
+fn somebody() -> Option<PathBuf> {
+    std::env::var_os("TINY_DOCKER_TEST_AS").map(PathBuf::from)
 }
 
 /// The shared root file system. No test may change it, and [`World`] looks.
