@@ -391,9 +391,9 @@ impl Cli {
         if self.general.explain {
             explain::turn_on();
         }
+        crate::ids::look();
         // What is made from here on, by us and by the command, has the same mode whoever calls.
         umask(UMASK);
-        crate::ids::look();
         #[cfg(feature = "day17-userns")]
         self.command.go_to_the_callers_namespaces()?;
         match self.command {

@@ -6,12 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use nix::unistd::geteuid;
+use nix::unistd::{User, geteuid};
 use rustix::fs::getxattr;
 
 use crate::error::Result;
-use crate::userns::person::Person;
-use crate::userns::ranges::entries;
 
 use super::{Found, fine};
 
@@ -52,17 +50,23 @@ pub fn without_root() -> Result<Found> {
             "change it with sysctl, or run containers as root",
         ));
     }
-    let is_missing = if geteuid().is_root() {
-        let has_entries = |file: &str| fs::read(file).is_ok_and(|text| !entries(&text).is_empty());
-        let somebody = has_entries("/etc/subuid") && has_entries("/etc/subgid");
-        (!somebody).then_some("nobody has ids in /etc/subuid and /etc/subgid")
-    } else {
-        let nobody_else = Person::who_calls()?.ids.is_none();
-        nobody_else.then_some("you have no ids in /etc/subuid and /etc/subgid")
+    let uid = geteuid();
+    let name = User::from_uid(uid).ok().flatten().map(|user| user.name).unwrap_or_default();
+    let is_the_callers = |line: &&[u8]| {
+        let who = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        uid.is_root() || who == uid.to_string().as_bytes() || !name.is_empty() && who == name.as_bytes()
     };
-    if let Some(missing) = is_missing {
+    let has_entry = |file: &str| {
+        let lines = fs::read(file).unwrap_or_default();
+        lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| line.contains(&b':'))
+            .any(|line| is_the_callers(&line))
+    };
+    if !has_entry("/etc/subuid") || !has_entry("/etc/subgid") {
+        let who = if uid.is_root() { "nobody has" } else { "you have no" };
         return Ok(Found::Note(
-            format!("{missing}: containers without root have one user"),
+            format!("{who} ids in /etc/subuid and /etc/subgid: containers without root have one user"),
             "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME, or run containers as root",
         ));
     }
@@ -84,11 +88,7 @@ pub fn without_root() -> Result<Found> {
             ));
         }
     }
-    fine(if geteuid().is_root() {
-        "people with ids in /etc/subuid can run containers"
-    } else {
-        "you have ids, and can run containers"
-    })
+    fine("people with ids in /etc/subuid can run containers")
 }
 
 /// Whether whoever starts it gets power of root's by it. (execve(2), capabilities(7) "File capabilities")
