@@ -10,6 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use assert_cmd::Command;
 use common::layout::{Layout, Packed, tar_of};
@@ -253,7 +254,9 @@ fn task6_who_has_no_ids_is_alone_inside() {
         .stdout("0\n0\n1\n")
         .stderr("");
     // An image whose files are all root's, and all that one does with it.
-    let archive = people.image_of(&base, "base");
+    let all_roots = people.world.copy_of_rootfs("all-roots");
+    chown(all_roots.join("home/app"), Some(0), Some(0)).unwrap();
+    let archive = people.image_of(&all_roots, "base");
     people.bob(&["load", "-i", archive.to_str().unwrap()]).assert().success();
     let words = ["run", "-d", "--name", "web", "--net", "none", "--image", "base"];
     people.bob(&[&words[..], &["sh", "-c", "echo hello; exec sleep 1000"]].concat()).assert().success();
@@ -353,6 +356,54 @@ fn task6_a_port_has_an_address_and_is_free_again_whoever_is_killed() {
     people.ann(&["rm", "-f", "web"]).assert().success();
     let ipv6 = ["run", "--rm", "-p", "[::1]:18081:80", "--image", "base", "true"];
     people.ann(&ipv6).assert().code(125).stderr(contains("IPv4"));
+}
+
+/// A cgroup that root has made over to Ann. (kernel: admin-guide/cgroup-v2, "Delegation")
+struct Hers(PathBuf);
+
+impl Hers {
+    fn new() -> Hers {
+        let dir = PathBuf::from("/sys/fs/cgroup/anns");
+        fs::create_dir(&dir).unwrap();
+        let files = ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"];
+        files.iter().for_each(|name| chown(dir.join(name), Some(ANN), Some(ANN)).unwrap());
+        Hers(dir)
+    }
+}
+
+impl Drop for Hers {
+    fn drop(&mut self) {
+        for dir in [self.0.join("tiny-docker.runtime"), self.0.clone()] {
+            let start = Instant::now();
+            while dir.exists() && fs::remove_dir(&dir).is_err() && start.elapsed() < deadline() / 10 {
+                let all = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+                all.lines().filter_map(|pid| pid.parse().ok()).for_each(|pid| {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                });
+                reap_orphans();
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task6_limits_take_a_cgroup_of_ones_own() {
+    let people = People::new();
+    people.give_an_image();
+    let words = ["run", "--rm", "--net", "none", "--memory", "64m", "--image", "base"];
+    let refused = people.ann(&[&words[..], &["true"]].concat()).assert().code(125);
+    refused.stderr(contains("without root").and(contains("cgroup that is yours")));
+    let hers = Hers::new();
+    let mut inside = std::process::Command::new("sh");
+    let script = "echo $$ > /sys/fs/cgroup/anns/cgroup.procs; exec setpriv --reuid=$0 --regid=$0 --clear-groups \"$@\"";
+    inside.args(["-c", script, &ANN.to_string()]).arg(binary()).args(words);
+    inside.args(["sh", "-c", "cat /sys/fs/cgroup/memory.max; head -c 100m /dev/zero | tail"]);
+    inside.env("HOME", &people.home).current_dir(&people.home);
+    inside.env_remove("TINY_DOCKER_ROOT").env_remove("XDG_DATA_HOME");
+    let limited = Command::from_std(inside).timeout(deadline()).assert();
+    limited.code(137).stdout("67108864\n").stderr(contains("64m"));
+    assert_eq!(fs::read_dir(&hers.0).unwrap().flatten().filter(|entry| entry.path().is_dir()).count(), 1);
 }
 
 #[test]

@@ -16,14 +16,18 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use libc::CGROUP2_SUPER_MAGIC;
 use nix::errno::Errno;
-use rustix::fs::statfs;
+use rustix::fs::{Access, access, statfs};
 
 use crate::error::Result;
 use crate::explain::{shell, step};
 use crate::files;
+use crate::ids;
 use crate::wait::PATIENCE;
 
 const DAY: u8 = 7;
+
+/// It is there where systemd is at work. (sd_booted(3))
+const SYSTEMD: &str = "/run/systemd/system";
 
 /// Those that limits and `stats` need.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -75,8 +79,27 @@ pub fn is_usual() -> bool {
     statfs(USUAL).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC)
 }
 
-/// Where the cgroup2 file system is mounted.
+/// Where the one tree begins for us: where the cgroup2 file system is mounted.
 fn find_mount() -> Result<PathBuf> {
+    let mount = mount()?;
+    // Without root: with the cgroup that we are in, if somebody has made it over to us. (day 17)
+    if ids::are_not_the_hosts() && !Path::new(SYSTEMD).exists() { ours(&mount) } else { Ok(mount) }
+}
+
+/// This process's cgroup, if it may make others in it. (kernel: admin-guide/cgroup-v2, "Delegation")
+fn ours(mount: &Path) -> Result<PathBuf> {
+    let own = own_cgroup()?;
+    let dir = mount.join(own.strip_prefix("/").unwrap_or(&own));
+    if let Err(errno) = access(&dir, Access::WRITE_OK) {
+        bail!(
+            "without root, limits take a cgroup that is yours, and {dir:?}, in which this process is, is not ({errno}); \
+             as root: mkdir one, chown it and its cgroup.procs and cgroup.subtree_control, and move your shell there"
+        );
+    }
+    Ok(dir)
+}
+
+fn mount() -> Result<PathBuf> {
     if is_usual() {
         return Ok(USUAL.into());
     }
@@ -143,7 +166,8 @@ fn delegated_unit(root: &Path) -> Result<PathBuf> {
     // is that one's.
     let Some(unit) = own.ancestors().find(is_unit) else {
         bail!(
-            "systemd manages this host's cgroups, and put this process into {own:?}, which is no unit of ours; {SYSTEMD_RUN}"
+            "systemd manages this host's cgroups, and put this process into {own:?}, which is no unit of ours; {}",
+            systemd_run()
         );
     };
     let dir = root.join(unit.strip_prefix("/").unwrap_or(unit));
@@ -153,15 +177,21 @@ fn delegated_unit(root: &Path) -> Result<PathBuf> {
     };
     if !marked("trusted.delegate") && !marked("user.delegate") {
         bail!(
-            "systemd manages this host's cgroups, and {unit:?}, in which this process is, is not delegated to it; {SYSTEMD_RUN}"
+            "systemd manages this host's cgroups, and {unit:?}, in which this process is, is not delegated to it; {}",
+            systemd_run()
         );
     }
     Ok(dir)
 }
 // ANCHOR_END: delegated
 
-const SYSTEMD_RUN: &str =
-    "ask it for a place: systemd-run --scope -p Delegate=yes tiny-docker run … (or a shell, for several)";
+/// How to get one. A person has a systemd of their own to ask.
+fn systemd_run() -> String {
+    let whose = if ids::are_not_the_hosts() { "--user " } else { "" };
+    format!(
+        "ask it for a place: systemd-run {whose}--scope -p Delegate=yes tiny-docker run … (or a shell, for several)"
+    )
+}
 
 /// This process's cgroup of version 2, seen from its cgroup namespace. (cgroups(7))
 fn own_cgroup() -> Result<PathBuf> {

@@ -66,7 +66,7 @@ pub fn without_root() -> Result<Found> {
     if !has_entry("/etc/subuid") || !has_entry("/etc/subgid") {
         let who = if uid.is_root() { "nobody has" } else { "you have no" };
         return Ok(Found::Note(
-            format!("{who} ids in /etc/subuid and /etc/subgid: containers without root have one user"),
+            format!("{who} ids in /etc/subuid and /etc/subgid"),
             "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME, or run containers as root",
         ));
     }

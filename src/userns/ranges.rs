@@ -130,8 +130,19 @@ fn try_lock(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Who looks for ids does it alone: `sweep` locks what nobody has, and to others that would be taken.
-fn take_turn() -> Result<File> {
+/// Whoever looks for ids does it alone: `sweep` locks what nobody has, and to others that would be taken.
+struct Turn {
+    _lock: File,
+}
+
+impl Drop for Turn {
+    /// Who has found none leaves nothing.
+    fn drop(&mut self) {
+        remove_if_empty();
+    }
+}
+
+fn take_turn() -> Result<Turn> {
     loop {
         make_private(Path::new(RUN))?;
         let turn = match File::open(RUN) {
@@ -141,7 +152,7 @@ fn take_turn() -> Result<File> {
         };
         wait::lock(&turn, false, Some(PATIENCE), &format!("the lock on the ids of containers ({RUN})"))?;
         if is_still(&turn, Path::new(RUN))? {
-            return Ok(turn);
+            return Ok(Turn { _lock: turn });
         }
     }
 }

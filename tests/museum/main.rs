@@ -38,7 +38,7 @@ const ALL_OF_NOBODYS: &[&str] =
 /// what comes of it with the table.
 pub fn exhibit(name: &str, attempt: impl Fn(&World, &[&str]) -> Outcome) {
     assert!(in_the_vm(), "this does to the machine what its name says, and is for the guest: make vm-test");
-    let world = World::new();
+    let world = World::on_disk();
     let mut cells = vec![(DAY.to_string(), attempt(&world, ASKED_FOR))];
     if DAY >= 15 {
         cells.push((table::PRIVILEGED.to_string(), attempt(&world, &["--privileged"])));
