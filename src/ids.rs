@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -78,8 +79,8 @@ pub const HOW_TO_HAVE_MORE: &str = "expected ids of your own in /etc/subuid and 
 /// Why nobody else can be had, where the kernel has said so.
 pub fn explain(error: impl Into<anyhow::Error>) -> anyhow::Error {
     let error = error.into();
-    let is_invalid = error.downcast_ref() == Some(&nix::errno::Errno::EINVAL)
-        || error.downcast_ref() == Some(&rustix::io::Errno::INVAL);
+    let number = error.downcast_ref().and_then(std::io::Error::raw_os_error);
+    let is_invalid = error.downcast_ref() == Some(&Errno::EINVAL) || number == Some(Errno::EINVAL as i32);
     if is_invalid && are_one() {
         return error
             .context(format!("without ids of one's own there is only user 0 here; {HOW_TO_HAVE_MORE}"));

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, Seek, SeekFrom, Write};
+use std::io::{BufRead, Error, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, bail};
@@ -272,7 +272,7 @@ impl Tree {
     fn finish_by_name(&self, entry: &Entry, name: &[u8]) -> Result<()> {
         let (uid, gid) = owner(entry);
         chownat(&self.here.1, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(ids::explain)
+            .map_err(|errno| ids::explain(Error::from(errno)))
             .context("fchownat")?;
         if entry.kind != kind::LINK {
             let mode = Mode::from_bits_truncate(entry.mode);
@@ -360,7 +360,7 @@ fn make_opaque(dir: impl AsFd) -> Result<()> {
 /// Owner, then mode, then extended attributes: each may take away what comes after it.
 fn finish(file: impl AsFd, entry: &Entry) -> Result<()> {
     let (uid, gid) = owner(entry);
-    fchown(&file, uid, gid).map_err(ids::explain).context("fchown")?;
+    fchown(&file, uid, gid).map_err(|errno| ids::explain(Error::from(errno))).context("fchown")?;
     fchmod(&file, Mode::from_bits_truncate(entry.mode)).context("fchmod")?;
     if entry.kind == kind::DIRECTORY {
         remove_xattrs(&file)?;

@@ -58,7 +58,7 @@ pub fn connect_to_the_world(holder: Pid, end: OwnedFd, dir: &Path) -> Result<()>
     let mut started = match started {
         Ok(started) => started,
         Err(error) => {
-            error::say(&format!(
+            error::say(format!(
                 "slirp4netns is not there ({error:#}), so containers reach each other and nobody else; install it, \
                  and end the process td-namespaces"
             ));
