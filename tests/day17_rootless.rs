@@ -294,6 +294,8 @@ fn task6_whoever_is_killed_leaves_namespaces_that_are_known_or_none() {
     let people = People::new();
     let base = busybox();
     let words = ["run", "--rm", "--net", "none", "--rootfs", base.to_str().unwrap(), "true"];
+    people.ann(&words).assert().success();
+    kill(holder(&people.home).unwrap(), Signal::SIGKILL).unwrap();
     let mut known = 0;
     for moment in 1..=12 {
         let _ = people.ann(&words).env("TINY_DOCKER_DIE_AT", format!("parent:{moment}")).output().unwrap();

@@ -374,6 +374,10 @@ fn task4_where_files_cannot_be_shown_as_somebody_elses_they_are_copied() {
     // Once for each container.
     let again = world.tiny_docker(["start", "-a", "web"]).assert().success();
     again.stdout(expected).stderr(contains("a copy").not());
+    // In a low range, what is shifted twice has a number as well.
+    let low = ["run", "--rm", "--net", "none", "--userns", "1000:1000", "--layer", merged.to_str().unwrap()];
+    let stat = ["stat", "-c", "%u:%g", "/etc/group", "/etc/again"];
+    world.tiny_docker([&low[..], &stat].concat()).assert().success().stdout("3:4\n3:4\n");
     world.remove_all();
 }
 

@@ -6,6 +6,7 @@
 pub mod layout;
 #[cfg(feature = "day9-net")]
 pub mod outside;
+pub mod person;
 #[cfg(feature = "day16-seccomp")]
 pub mod probe;
 #[cfg(feature = "day12-images")]
@@ -24,7 +25,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -42,6 +43,8 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use self::person::{Person, person};
 
 /// The newest day of this build.
 pub const DAY: u8 = if cfg!(feature = "day17-userns") {
@@ -105,7 +108,7 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
-        World::new_in(&std::env::temp_dir())
+        if person().is_some() { World::on_disk() } else { World::new_in(&std::env::temp_dir()) }
     }
 
     /// The same, not in memory: files there can be shown as somebody else's from Linux 6.3 on only.
@@ -129,9 +132,8 @@ impl World {
             unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
         }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        if let Some(program) = somebody() {
-            let owner = fs::metadata(program).unwrap();
-            chown(dir.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+        if let Some(person) = person() {
+            person.owns(dir.path());
         }
         // From day 8 on each container has its own of these, and the first one in a rootfs
         // makes what they are mounted on. In the one that tests share they are there.
@@ -313,6 +315,9 @@ impl World {
     pub fn copy_of_rootfs(&self, name: impl AsRef<Path>) -> PathBuf {
         let copy = self.dir().join(name);
         copy_tree(&busybox(), &copy);
+        if let Some(person) = person() {
+            person.owns(&copy);
+        }
         copy
     }
 }
@@ -357,15 +362,10 @@ pub fn in_the_vm() -> bool {
     std::env::var_os("TINY_DOCKER_VM").is_some()
 }
 
-/// The program under test. Or, with `TINY_DOCKER_TEST_AS`, another one that becomes an ordinary user
-/// first, and then this program: the user whose file it is.
+/// The program under test; or what becomes an ordinary user first, and then this program.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| somebody().unwrap_or_else(|| env!("CARGO_BIN_EXE_tiny-docker").into()))
-}
-
-fn somebody() -> Option<PathBuf> {
-    std::env::var_os("TINY_DOCKER_TEST_AS").map(PathBuf::from)
+    BINARY.get_or_init(|| person().map_or_else(|| env!("CARGO_BIN_EXE_tiny-docker").into(), Person::program))
 }
 
 /// The shared root file system. No test may change it, and [`World`] looks.
@@ -382,6 +382,13 @@ pub fn rootfs(name: &str) -> PathBuf {
 }
 
 fn rootfs_path(name: &str) -> PathBuf {
+    if let Some(person) = person().filter(|_| name == "busybox") {
+        return person.rootfs().join(name);
+    }
+    shared_rootfs(name)
+}
+
+fn shared_rootfs(name: &str) -> PathBuf {
     std::env::var_os("TINY_DOCKER_ROOTFS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("rootfs"), PathBuf::from)
         .join(name)
@@ -922,7 +929,7 @@ pub fn descendants() -> Vec<i32> {
 /// One of the two that hold a person's namespaces, and stay: for a test as an ordinary user.
 fn is_a_holder(pid: i32) -> bool {
     let name = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    somebody().is_some() && ["td-namespaces\n", "slirp4netns\n"].contains(&&name()[..])
+    person().is_some() && ["td-namespaces\n", "slirp4netns\n"].contains(&&name()[..])
 }
 
 fn name_of(pid: i32) -> String {
