@@ -1,6 +1,9 @@
 //! Day 11: a file that is there as a whole or not at all. It has no name until all of it is
 //! written: a copy that is broken off, by a full disk or by SIGKILL, leaves nothing that could
 //! be taken for whole. (open(2), O_TMPFILE)
+//!
+//! Where that cannot be, it has a name aside, which SIGKILL leaves behind: on a file system without such
+//! files; and, before Linux 6.10, in a user namespace.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
