@@ -191,6 +191,10 @@ fn task6_all_commands_see_the_same_containers() {
     people.ann(&["cp", "web:/home/new", "copy"]).assert().success();
     assert_eq!(fs::read_to_string(people.home.join("copy")).unwrap(), "new\n");
     people.ann(&["stop", "-t", "0", "web"]).assert().success();
+    // Once it has ended as well: in and out.
+    people.ann(&["cp", "copy", "web:/home/again"]).assert().success();
+    people.ann(&["cp", "web:/home/again", "again"]).assert().success();
+    assert_eq!(fs::read_to_string(people.home.join("again")).unwrap(), "new\n");
     people.ann(&["rm", "web"]).assert().success();
     let run = ["run", "--rm", "--net", "none", "--image", "made", "ls", "/home"];
     assert_eq!(people.reads(&run), "new\n", "what was removed stays removed");

@@ -89,6 +89,22 @@ type_it tiny-docker push 127.0.0.1:5000/lab/mine:v1
 type_it tiny-docker rm mine
 type_it tiny-docker rmi 127.0.0.1:5000/lab/mine:v1 127.0.0.1:5000/lab/hello:v1
 type_it tiny-docker run --rm --entrypoint cat --image 127.0.0.1:5000/lab/mine:v1 /srv/mine
+
+# The same by somebody who is not root, and has ids of their own.
+echo app:500000:65536 | tee /etc/subuid >/etc/subgid
+install -d -o app -g app /home/app
+cat >as-app <<'SH'
+#!/bin/sh
+cd /home/app
+exec setpriv --reuid=app --regid=app --clear-groups env HOME=/home/app "$@"
+SH
+chmod 755 as-app
+type_it ./as-app tiny-docker pull 127.0.0.1:5000/lab/mine:v1
+type_it ./as-app tiny-docker run -d --name web -p 8081:80 --user root --entrypoint sh --image 127.0.0.1:5000/lab/mine:v1 -- -c 'exec httpd -f -p 80 -h /srv'
+type_it ./as-app tiny-docker exec web sh -c 'id -u; cat /proc/self/uid_map'
+for _ in $(seq 100); do wget -qO- http://127.0.0.1:8081/mine >/dev/null 2>&1 && break; sleep 0.1; done
+type_it wget -qO- http://127.0.0.1:8081/mine
+type_it ./as-app tiny-docker rm -f web
 kill $!
 RUN
 chmod 755 "$stage/root/payload/run"

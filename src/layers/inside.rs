@@ -21,6 +21,7 @@ use crate::container::{Container, Mechanism, Mount};
 use crate::error::Result;
 use crate::explain::{self, step};
 use crate::identity::join_users;
+use crate::ids;
 use crate::kernel::{self, Clone};
 use crate::layers::{overlay, volume};
 use crate::metadata::owner::Owner;
@@ -29,7 +30,7 @@ use crate::metadata::record::{Record, Status};
 use crate::metadata::state::State;
 use crate::namespaces;
 use crate::plan::MountKind;
-use crate::rootfs::{Rootfs, mount::take};
+use crate::rootfs::{Rootfs, devices, mount::take};
 use crate::wait::{A_MOMENT, Child, PATIENCE, signal_name};
 
 const DAY: u8 = 11;
@@ -221,6 +222,10 @@ fn prepare(record: &Record, owner: &Owner) -> Result<Container> {
             let tree = take(DAY, &path)?;
             container.parts.mounts.push(Mount { tree, target, is_dir: false, read_only: false, fill: None });
         }
+    }
+    // Nobody makes any in a user namespace. (day 17)
+    if ids::are_not_the_hosts() {
+        container.parts.devices = devices::take_the_hosts()?;
     }
     Ok(container)
 }
