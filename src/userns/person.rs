@@ -29,11 +29,14 @@ impl Person {
     pub fn who_calls() -> Result<Person> {
         let (uid, gid) = (geteuid(), getegid());
         let name = User::from_uid(uid).ok().flatten().map(|user| user.name).unwrap_or_default();
-        let read = |path: &str| match fs::read(path) {
+        let read = |path: &str, own: u32| match fs::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            text => text.with_context(|| format!("read {path}")).map(|text| ids_of(&text, &name, uid)),
+            text => match ids_of(&text.with_context(|| format!("read {path}"))?, &name, uid) {
+                Some(ids) => check(&ids, own).with_context(|| path.to_string()).map(|()| Some(ids)),
+                None => Ok(None),
+            },
         };
-        let ids = match (read("/etc/subuid")?, read("/etc/subgid")?) {
+        let ids = match (read("/etc/subuid", uid.as_raw())?, read("/etc/subgid", gid.as_raw())?) {
             (Some(uids), Some(gids)) => Some((uids, gids)),
             (None, None) => None,
             _ => bail!(
@@ -44,6 +47,20 @@ impl Person {
         Ok(Person { uid, gid, ids })
     }
     // ANCHOR_END: who_calls
+}
+
+/// Errors for ids that a person cannot give to containers: 0 inside is `own` already, and the host's root is
+/// nobody's to give. And terminals are group 5's.
+fn check(ids: &Ids, own: u32) -> Result<()> {
+    let Ids { outside, count } = ids;
+    let has = |id: u32| Ids { outside: id, count: 1 }.overlaps(ids);
+    if has(0) || has(own) || *count < 5 || *count == u32::MAX {
+        bail!(
+            "{outside}:{count} is a range of root's or of your own id, or too small, or has all ids there are; \
+             expected 65536 ids that nobody else has, such as 100000:65536"
+        );
+    }
+    Ok(())
 }
 
 /// The first range that `text` has for a user, whom it calls by name or by number.
@@ -59,7 +76,7 @@ fn ids_of(text: &[u8], name: &str, uid: Uid) -> Option<Ids> {
 mod tests {
     use nix::unistd::Uid;
 
-    use super::ids_of;
+    use super::{check, ids_of};
     use crate::ids::Ids;
 
     #[test]
@@ -70,5 +87,14 @@ mod tests {
         assert_eq!(ids_of(text, "bob", Uid::from_raw(1001)), ids(200_000));
         assert_eq!(ids_of(text, "", Uid::from_raw(1002)), None);
         assert_eq!(ids_of(b":1:1\n", "", Uid::from_raw(1002)), None);
+    }
+
+    #[test]
+    fn nobody_gives_root_or_themselves_to_a_container() {
+        let is_refused = |outside, count| check(&Ids { outside, count }, 1500).is_err();
+        assert!(!is_refused(100_000, 65_536) && !is_refused(1501, 5));
+        for (outside, count) in [(0, 10), (1400, 200), (1496, 5), (500_000, 4), (1, u32::MAX)] {
+            assert!(is_refused(outside, count), "{outside}:{count}");
+        }
     }
 }
