@@ -4,7 +4,8 @@
 # forgetful-disk.py), and the power goes in the middle of it. The next guest boots with what
 # is left of that disk, and looks whether what was promised is kept:
 #
-#   a record is whole, or said to be none: of a container of the last second it may be empty
+#   a record is whole, or said to be none: of a container of the last second it may be
+#   empty, or full of zeros
 #   a container that had been running for a second is remembered
 #   an exit code that was recorded a second ago stays
 #   an image that is said to be there is whole; one that was flushed is there
@@ -45,7 +46,8 @@ if [ -s /tmp/noted ]; then
     # Each record is whole: the newest one, or the one before. Only the first one of a container may have
     # got its name before its content: ext4 looks after a new file that takes the place of another one, and
     # of no other. Such a one was promised to nobody, and is said to be none.
-    torn=$(sed -n 's|^tiny-docker: .*/containers/\([0-9a-f]*\): config.json is no record: EOF .*|\1|p' /tmp/complaints)
+    none='config.json is no record: \(EOF while parsing\|expected value at line 1 column 1$\)'
+    torn=$(sed -n "s|^tiny-docker: .*/containers/\([0-9a-f]*\): $none.*|\1|p" /tmp/complaints)
     [ "$(wc -w <<<"$torn")" = "$(wc -l </tmp/complaints)" ] || wrong "ps -a complains: $(cat /tmp/complaints)"
     [ $ended = 0 ] || [ -n "$torn" ] || wrong "ps -a failed"
     for id in $torn; do ! grep "^$id " /tmp/noted || wrong "its record is torn, and it was noted"; done
