@@ -47,7 +47,7 @@ if [ -s /tmp/noted ]; then
     # got its name before its content: ext4 looks after a new file that takes the place of another one, and
     # of no other. Such a one was promised to nobody, and is said to be none.
     none='config.json is no record: \(EOF while parsing\|expected value at line 1 column 1$\)'
-    torn=$(sed -n "s|^tiny-docker: .*/containers/\([0-9a-f]*\): $none.*|\1|p" /tmp/complaints)
+    torn=$(sed -n "s#^tiny-docker: .*/containers/\([0-9a-f]*\): $none.*#\1#p" /tmp/complaints)
     [ "$(wc -w <<<"$torn")" = "$(wc -l </tmp/complaints)" ] || wrong "ps -a complains: $(cat /tmp/complaints)"
     [ $ended = 0 ] || [ -n "$torn" ] || wrong "ps -a failed"
     for id in $torn; do ! grep "^$id " /tmp/noted || wrong "its record is torn, and it was noted"; done
