@@ -90,15 +90,16 @@ pub fn explain(error: impl Into<anyhow::Error>) -> anyhow::Error {
 
 /// Whether a map has one id.
 fn is_one(map: &[u8]) -> bool {
-    let words: Vec<&[u8]> =
-        map.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty()).collect();
-    matches!(words[..], [b"0", _, b"1"])
+    matches!(words(map).collect::<Vec<_>>()[..], [b"0", _, b"1"])
 }
 
 /// Whether a map has all ids, each as what it is.
 fn is_all(map: &[u8]) -> bool {
-    let words = map.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
-    words.eq([&b"0"[..], b"0", b"4294967295"])
+    words(map).eq([&b"0"[..], b"0", b"4294967295"])
+}
+
+fn words(map: &[u8]) -> impl Iterator<Item = &[u8]> {
+    map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]

@@ -96,11 +96,11 @@ def write(offset, data):
         pending.clear()
         cut = True
     else:
+        at = 0
         for place, part in sectors(offset, len(data)):
-            changed = bytearray(sector(place))
-            count = part.stop - part.start
-            changed[part], data = data[:count], data[count:]
-            pending[place] = bytes(changed)
+            changed, end = bytearray(sector(place)), at + part.stop - part.start
+            changed[part] = data[at:end]
+            pending[place], at = bytes(changed), end
 
 
 def keep(offsets):

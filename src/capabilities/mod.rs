@@ -104,7 +104,7 @@ impl Mechanism for Capabilities {
         self.nodes = devices::look_up(privileges)?;
         match &container.parts.cgroup {
             _ if privileges.privileged => {}
-            // Who is root of a user namespace alone may attach none, and can make no device. (day 17)
+            // Whoever is root of a user namespace alone may attach none, and can make no device. (day 17)
             Some(cgroup) if !ids::are_not_the_hosts() => {
                 let rules = device_filter::rules(&self.nodes, container.parts.console.as_ref());
                 device_filter::attach(cgroup, &rules)?;

@@ -27,7 +27,7 @@ use crate::wait::PATIENCE;
 const DAY: u8 = 7;
 
 /// It is there where systemd is at work. (sd_booted(3))
-const SYSTEMD: &str = "/run/systemd/system";
+pub const SYSTEMD: &str = "/run/systemd/system";
 
 /// Those that limits and `stats` need.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -38,8 +38,7 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 pub fn place() -> Result<PathBuf> {
     // ANCHOR: day7_task2_place_solution
     let root = find_mount()?;
-    // That is how programs ask whether systemd is at work. (sd_booted(3))
-    if Path::new("/run/systemd/system").exists() { delegated_unit(&root) } else { Ok(root) }
+    if Path::new(SYSTEMD).exists() { delegated_unit(&root) } else { Ok(root) }
     // ANCHOR_END: day7_task2_place_solution
 }
 

@@ -45,7 +45,7 @@ pub fn freezer() -> Result<Found> {
 
 /// Who starts containers after a boot.
 pub fn systemd() -> Result<Found> {
-    match Path::new("/run/systemd/system").exists() {
+    match Path::new(place::SYSTEMD).exists() {
         true => fine("systemd is here: tiny-docker systemd writes a unit for a container"),
         false => Ok(Found::Note(
             "systemd does not run here: after a boot, nobody starts containers".into(),

@@ -29,7 +29,7 @@ use crate::stop::init::sealed_program;
 const DAY: u8 = 14;
 
 /// For `exec`, before anybody has looked at its flags: this program would only look at them again.
-/// Where `exec` is not the first word, or where this fails, `exec` itself comes to it. (Who is not root
+/// Where `exec` is not the first word, or where this fails, `exec` itself comes to it. (Whoever is not root
 /// may make no mount, and from day 17 on begins anew, by this program's path.)
 pub fn before_the_flags() {
     if geteuid().is_root() && std::env::args_os().nth(1).is_some_and(|word| word == "exec") {

@@ -135,7 +135,7 @@ fn map(program: &str, child: Pid, own: u32, ids: &Ids) -> Result<()> {
 /// leave a group might come to what this group alone may not read, so that has to be given up first.
 /// (user_namespaces(7), "The /proc/pid/setgroups file")
 fn map_one(child: Pid, person: &Person) -> Result<()> {
-    error::say(format!("your containers have one user, 0, which is you; for others, {}", HOW_TO_HAVE_MORE));
+    error::say(format!("your containers have one user, 0, which is you; for others, {HOW_TO_HAVE_MORE}"));
     let (uid, gid) = (format!("0 {} 1", person.uid), format!("0 {} 1", person.gid));
     for (name, text) in [("setgroups", "deny"), ("uid_map", &uid), ("gid_map", &gid)] {
         let file = format!("/proc/{child}/{name}");

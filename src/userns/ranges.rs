@@ -136,7 +136,7 @@ struct Turn {
 }
 
 impl Drop for Turn {
-    /// Who has found none leaves nothing.
+    /// Whoever has found none leaves nothing.
     fn drop(&mut self) {
         remove_if_empty();
     }
@@ -146,7 +146,7 @@ fn take_turn() -> Result<Turn> {
     loop {
         make_private(Path::new(RUN))?;
         let turn = match File::open(RUN) {
-            // The last one has just removed it.
+            // The last one has removed it meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             turn => turn.with_context(|| format!("open {RUN}"))?,
         };
