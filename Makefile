@@ -1,6 +1,6 @@
 # tiny-docker-rs: what a person types. `make` alone shows this list.
 .DEFAULT_GOAL := help
-.PHONY: help demo vm-test vm-shell test rootfs start check watch hint solution reset progress prove book book-serve install bundle bench lint
+.PHONY: help demo vm-test vm-shell test rootfs start check watch hint solution reset progress prove book book-serve install bundle bench lint podman-test containerd-test crun-test kubelet-test
 
 # Where `make install` puts things. Only the copying is done as root, and only where
 # the place is root's.
@@ -28,7 +28,7 @@ vm-shell: ## The classroom: a root shell in the VM (DAY=2: with that day's runti
 
 test: ## The tests that need no root, on this machine
 	@vm/setup.sh
-	cargo test --features day17
+	cargo test --features day18
 
 rootfs: ## Make rootfs/busybox, a root file system for containers on this machine
 	@vm/rootfs.sh && echo "rootfs/busybox is there"
@@ -65,10 +65,10 @@ book: ## Build the book: book/book/index.html
 book-serve: ## Read the book while writing it
 	@book/build.sh serve
 
-install: ## Install tiny-docker, its man pages and completions (PREFIX=/usr/local)
-	cargo build --quiet --release --features day17 --target-dir target
-	cargo run --quiet --features day17 --example manual -- target/manual
-	$(SUDO) install -D -m 755 -t $(TO)/bin target/*/release/tiny-docker
+install: ## Install tiny-docker and tiny-runc, man pages and completions (PREFIX=/usr/local)
+	cargo build --quiet --release --features day18 --target-dir target
+	cargo run --quiet --features day18 --example manual -- target/manual
+	$(SUDO) install -D -m 755 -t $(TO)/bin target/*/release/tiny-docker target/*/release/tiny-runc
 	$(SUDO) install -D -m 644 -t $(TO)/share/man/man1 target/manual/*.1
 	$(SUDO) install -D -m 644 target/manual/tiny-docker.bash $(TO)/share/bash-completion/completions/tiny-docker
 	$(SUDO) install -D -m 644 -t $(TO)/share/zsh/site-functions target/manual/_tiny-docker
@@ -83,12 +83,24 @@ bench: ## Start to exit against the kernel's floor, crun and runc; exec, ps, run
 		cargo bench --quiet --features day3 --bench start_to_exit && \
 		cargo bench --quiet --features day6 --bench lifecycle && \
 		BENCH_JSON=target/bench-here.jsonl BENCH_HERE_SVG=target/bench-here.svg \
-			cargo bench --quiet --features day17 --bench here && \
-		cargo bench --quiet --features day17 --bench image && \
-		cargo bench --quiet --features day17 --bench pull; \
+			cargo bench --quiet --features day18 --bench here && \
+		cargo bench --quiet --features day18 --bench image && \
+		cargo bench --quiet --features day18 --bench pull; \
 	else echo "bench: not root, so on this machine nothing is measured"; fi
 	@vm/bench.sh
 	@vm/bench.sh exec
+
+podman-test: ## podman drives our OCI runtime, in a guest of its own (RUNTIME=crun: another; CGROUPS=systemd)
+	@RUNTIME="$(RUNTIME)" CGROUPS="$(CGROUPS)" UPDATE="$(UPDATE)" vm/real/podman.sh
+
+containerd-test: ## containerd drives it: ctr, and the CRI, which a kubelet speaks (RUNTIME=, CGROUPS=)
+	@RUNTIME="$(RUNTIME)" CGROUPS="$(CGROUPS)" vm/real/containerd.sh
+
+crun-test: ## crun's own tests on it; what passes is compared with tests/real (RUNTIME=, CGROUPS=, UPDATE=1)
+	@RUNTIME="$(RUNTIME)" CGROUPS="$(CGROUPS)" UPDATE="$(UPDATE)" vm/real/crun.sh
+
+kubelet-test: ## A real kubelet starts a pod with it (RUNTIME=, CGROUPS=; builds the kubelet once: ten minutes and more)
+	@RUNTIME="$(RUNTIME)" CGROUPS="$(CGROUPS)" vm/real/kubelet.sh
 
 lint: ## Formatting, clippy on every day, shellcheck, the book's links
 	@.ci/lint

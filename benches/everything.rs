@@ -39,8 +39,8 @@ fn main() {
     turns.report("start to exit of /bin/true with everything on");
     println!("crun and runc: the same namespaces and limit, but no bridge, no record kept, no log");
     draw(&turns);
-    turns.limit("BENCH_ALL_LIMIT", "floor");
-    turns.limit("BENCH_CRUN_LIMIT", "crun");
+    turns.limit("tiny-docker", "BENCH_ALL_LIMIT", "floor");
+    turns.limit("tiny-docker", "BENCH_CRUN_LIMIT", "crun");
 }
 
 /// BENCH_SVG=FILE: the chart.

@@ -45,7 +45,7 @@ fn main() {
         let remove = command(runtime, &[options, &["delete", "--force", NAME]].concat()).status();
         assert!(remove.unwrap().success(), "{runtime} delete");
     }
-    turns.limit("BENCH_EXEC_LIMIT", "crun");
+    turns.limit("tiny-docker", "BENCH_EXEC_LIMIT", "crun");
 }
 
 /// Returns the number of its first process.

@@ -57,9 +57,9 @@ fn main() {
     turns.report("start to exit of /bin/true on this machine, with everything on but a cgroup");
     println!("in memory: tiny-docker with its state on a tmpfs; of the others it is on {}", name_of(kind));
     draw(&turns, kind);
-    turns.limit("BENCH_HERE_LIMIT", "floor");
-    turns.limit("BENCH_DISK_LIMIT", "in memory");
-    turns.limit("BENCH_HERE_CRUN_LIMIT", "crun");
+    turns.limit("tiny-docker", "BENCH_HERE_LIMIT", "floor");
+    turns.limit("tiny-docker", "BENCH_DISK_LIMIT", "in memory");
+    turns.limit("tiny-docker", "BENCH_HERE_CRUN_LIMIT", "crun");
     fs::remove_dir_all(&disk).unwrap();
 }
 

@@ -31,7 +31,7 @@ fn main() {
     let mut turns = turns_of(&place, &rootfs);
     turns.measure();
     turns.report("start to exit of /bin/true on this machine: --rootfs, and as tiny-docker --image");
-    turns.limit("BENCH_IMAGE_LIMIT", "rootfs");
+    turns.limit("tiny-docker", "BENCH_IMAGE_LIMIT", "rootfs");
 
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -40,7 +40,7 @@ fn main() {
         turns.measure();
         over.store(true, Relaxed);
         turns.report("the same, with a neighbour who writes to the same disk");
-        turns.limit("BENCH_NEIGHBOUR_LIMIT", "rootfs");
+        turns.limit("tiny-docker", "BENCH_NEIGHBOUR_LIMIT", "rootfs");
     });
     // What is still unmounted is not ours to wait for; but what is in there is.
     fs::remove_dir_all(&place).unwrap();

@@ -32,7 +32,7 @@ use crate::identity::{User, assume, hand_over};
 use crate::inherited;
 use crate::kernel::{self, Clone};
 use crate::plan::{HealthCheck, Plan, PublishedPort};
-use crate::report::{self, Report};
+use crate::report::{self, Heard, Hearing, Report};
 use crate::wait::{self, Arrived, Child, Signals, exit_code_of};
 
 // ANCHOR: container
@@ -107,6 +107,17 @@ pub struct Parts {
     pub unfiltered: bool,
     /// The container that its command is one more process of; `None`: it has one of its own.
     pub join: Option<Join>,
+    /// Namespaces of others that it is born into, besides new ones; `None`: it is in the runtime's. (day 18)
+    pub shared: Option<Shared>,
+    /// How many open files it has from whoever called the runtime: those after stderr. (day 18)
+    pub passed_files: u32,
+    /// Whether this process ends once the container runs, or waits to be started: whoever called the
+    /// runtime looks after it. (day 18)
+    pub left_alone: bool,
+    /// In the child: what it waits at before its command. See [`LastSteps::wait`]. (day 18)
+    pub waits: Option<OwnedFd>,
+    /// The two ends of its report, if that is not a pipe; `None`: it is one. (day 18)
+    pub report: Option<(Hearing, Report)>,
     /// In the child, until it has passed it: the gate. See [`Parts::pass_the_gate`].
     pub gate: Option<File>,
 }
@@ -131,6 +142,9 @@ pub struct LastSteps {
     pub privileges: Option<LastStep>,
     /// Leaves an init behind, which has then given it up too. (day 6)
     pub init: Option<LastStep>,
+    /// Waits until somebody starts the command: all is ready by then. It has nothing more of its
+    /// parent's, which may have ended. (day 18)
+    pub wait: Option<LastWait>,
     /// Has the kernel ask a filter before each system call from there on. Nothing follows but the
     /// exec: the command's, or the init's own. (day 16)
     pub filter: Option<LastStep>,
@@ -139,11 +153,14 @@ pub struct LastSteps {
 /// One of them.
 pub type LastStep = fn(&Container) -> Result<()>;
 
+/// See [`LastSteps::wait`].
+pub type LastWait = fn(&Container, &Report) -> Result<()>;
+
 /// See [`Parts::first_step`].
 pub type FirstStep = fn(&mut Container) -> Result<()>;
 
 impl LastSteps {
-    /// All but the filter.
+    /// All but the last two.
     fn in_order(&self) -> impl Iterator<Item = LastStep> {
         [self.place, self.privileges, self.init].into_iter().flatten()
     }
@@ -169,6 +186,20 @@ pub struct Join {
     /// Makes the child, in the namespaces that the plan names, and in the cgroup. The child
     /// has started afresh already.
     pub by: fn(&Join, CloneFlags, Option<&OwnedFd>) -> Result<Clone>,
+    /// What the plan says of it. The child starts afresh before it can read the plan.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Namespaces that are there already, and that a container is born into. (day 18)
+#[derive(Debug)]
+pub struct Shared {
+    /// What kind each is, and a descriptor of it.
+    pub namespaces: Vec<(CloneFlags, OwnedFd)>,
+    /// How far the clocks of a new time namespace are ahead: lines as `/proc/PID/timens_offsets` takes
+    /// them; empty: it gets none that is new.
+    pub clocks: Option<String>,
+    /// Makes the child in these, in new ones, and in the cgroup. The child has started afresh already.
+    pub by: fn(&Shared, CloneFlags, Option<&OwnedFd>) -> Result<Clone>,
     /// What the plan says of it. The child starts afresh before it can read the plan.
     pub oom_score_adj: Option<i32>,
 }
@@ -234,6 +265,8 @@ pub struct End {
     /// Whether what is remembered of it stays although its command never ran: it was there
     /// before, or is only made. (day 14)
     pub kept: bool,
+    /// Whether it lives on without this process: then there is nothing to undo yet. (day 18)
+    pub lives_on: bool,
     /// Whether it is to be started again, and then for how long it has run. (day 14)
     pub again: Option<Duration>,
     /// What the runtime itself failed in, in words: for a log and a record, where nobody
@@ -301,13 +334,19 @@ pub type Mechanisms = [Box<dyn Mechanism>];
 /// `cleanup` runs in reverse over every mechanism whose `prepare` was called,
 /// whatever happened in between.
 pub fn run(container: Container, mechanisms: &mut Mechanisms) -> Result<u8> {
+    close_what_is_not_passed(&container)?;
+    run_once_more(container, mechanisms)
+}
+
+/// Closes the files that whoever called us has left open.
+pub fn close_what_is_not_passed(container: &Container) -> Result<()> {
     // Whoever started us may have left files open, and they are not the
     // container's. Now, not at exec: a rootfs in which some path is a link to
     // /proc/self/fd/3 would use them before. (CVE-2024-21626)
-    let describe = || ("close_range(3, ~0, 0)".into(), "exec 3>&- 4>&- …".into());
+    let first = 3 + container.parts.passed_files;
+    let describe = || (format!("close_range({first}, ~0, 0)"), format!("exec {first}>&- {}>&- …", first + 1));
     // SAFETY: none of the runtime's own is open yet.
-    step(1, describe, || unsafe { kernel::close_inherited_files() })?;
-    run_once_more(container, mechanisms)
+    step(1, describe, || unsafe { kernel::close_inherited_files_from(first) })
 }
 
 /// The same in a process that has run one already: what is open is its own. (day 14)
@@ -318,6 +357,9 @@ pub fn run_once_more(mut container: Container, mechanisms: &mut Mechanisms) -> R
     let mut prepared = 0;
     let outcome = prepare(&mut container, mechanisms, &mut prepared)
         .and_then(|()| live(&mut container, mechanisms, &signals));
+    if container.end.lives_on && outcome.is_ok() {
+        return outcome;
+    }
     signals.let_the_second_end_us()?;
     container.end.failures.extend(outcome.as_ref().err().map(|error| format!("{error:#}")));
     // A mechanism whose cleanup fails does not stop the others from cleaning up.
@@ -342,8 +384,21 @@ fn live(container: &mut Container, mechanisms: &mut Mechanisms, signals: &Signal
         container.end.kept = true;
         return Ok(0);
     }
-    let child = start(container, mechanisms)?;
+    let (child, heard) = start(container, mechanisms)?;
+    if container.parts.left_alone {
+        return leave(child, heard, container, mechanisms);
+    }
     wait(child, container, mechanisms, signals)
+}
+
+/// Goes away from a container that runs, or waits to be started. Until then a failure is the end of it.
+fn leave(child: Child, heard: Heard, container: &mut Container, mechanisms: &mut Mechanisms) -> Result<u8> {
+    if heard == Heard::Started {
+        mechanisms.iter_mut().try_for_each(|mechanism| mechanism.started(container, child.pid))?;
+    }
+    child.let_go();
+    container.end.lives_on = true;
+    Ok(0)
 }
 
 fn prepare(container: &mut Container, mechanisms: &mut Mechanisms, prepared: &mut usize) -> Result<()> {
@@ -355,18 +410,19 @@ fn prepare(container: &mut Container, mechanisms: &mut Mechanisms, prepared: &mu
 }
 
 // ANCHOR: start
-/// Makes the child, and returns once it has become the command.
-fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child> {
+/// Makes the child, and returns once it has become the command, or waits to be started.
+fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<(Child, Heard)> {
     // Two pipes. At the gate the child waits until it is released. By the other it reports
     // that it is about to become the command, or why it cannot.
     let (gate, release) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let (hearing, report) = report::pipe()?;
+    let (hearing, report) = container.parts.report.take().map_or_else(report::pipe, Ok)?;
 
     let namespaces = container.plan.namespaces;
     let cgroup = container.parts.cgroup.take();
-    let cloned = match &container.parts.join {
-        None => clone(namespaces, cgroup.as_ref())?,
-        Some(join) => (join.by)(join, namespaces, cgroup.as_ref())?,
+    let cloned = match (&container.parts.join, &container.parts.shared) {
+        (None, None) => clone(namespaces, cgroup.as_ref())?,
+        (Some(join), _) => (join.by)(join, namespaces, cgroup.as_ref())?,
+        (None, Some(shared)) => (shared.by)(shared, namespaces, cgroup.as_ref())?,
     };
     // In the child as well, before anything else: an open directory of the host is
     // a way out of the container. (CVE-2024-21626)
@@ -383,6 +439,7 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
     // The child has copies. With ours open, what the command writes to would have no end.
     container.parts.stdio = [None, None, None];
     (container.parts.root, container.parts.console, container.parts.join) = (None, None, None);
+    (container.parts.shared, container.parts.waits) = (None, None);
     container.parts.mounts.clear();
 
     let mut mechanisms = mechanisms.iter_mut();
@@ -396,8 +453,8 @@ fn start(container: &mut Container, mechanisms: &mut Mechanisms) -> Result<Child
     let describe = || ("write(gate): the child may go on".into(), "a fork would not have waited".into());
     // A child that is gone already cannot be released; its report says why.
     let _ = step(1, describe, || File::from(release).write_all(b"!"));
-    hearing.hear(&mut child)?;
-    Ok(child)
+    let heard = hearing.hear(&mut child)?;
+    Ok((child, heard))
 }
 // ANCHOR_END: start
 
@@ -458,7 +515,7 @@ fn enter(container: &mut Container, mechanisms: &mut Mechanisms, report: &Report
         container.parts.pass_the_gate()?;
     }
     die_with_the_parent(report)?;
-    if container.parts.join.is_none() {
+    if container.parts.join.is_none() && container.parts.shared.is_none() {
         inherited::start_afresh()?;
         match container.plan.privileges.oom_score_adj {
             None => inherited::may_be_killed_for_memory()?,
@@ -491,6 +548,14 @@ fn enter(container: &mut Container, mechanisms: &mut Mechanisms, report: &Report
     }
     inherited::hear_signals_again()?;
     let command = command::prepare(&container.plan.command, &container.plan.environment)?;
+    if container.parts.left_alone {
+        step(
+            1,
+            || ("prctl(PR_SET_PDEATHSIG, 0)".into(), "setpriv --pdeathsig clear".into()),
+            || set_pdeathsig(None),
+        )?;
+    }
+    container.parts.last_steps.wait.map_or(Ok(()), |wait| wait(container, report))?;
     container.parts.last_steps.filter.map_or(Ok(()), |attach| attach(container))?;
     command::exec(&command, report)
 }

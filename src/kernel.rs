@@ -241,8 +241,18 @@ pub fn exit_now(code: u8) -> ! {
 /// No value of this program that owns one of them may be used or dropped afterwards. So it is
 /// for a program that has opened none yet, or that ends with [`exit_now`].
 pub unsafe fn close_inherited_files() -> io::Result<()> {
+    // SAFETY: the caller answers for it.
+    unsafe { close_inherited_files_from(3) }
+}
+
+/// The same from the descriptor `first` on. (day 18)
+///
+/// # Safety
+///
+/// As with [`close_inherited_files`].
+pub unsafe fn close_inherited_files_from(first: u32) -> io::Result<()> {
     // SAFETY: takes no pointer; for the descriptors the caller answers.
-    match unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } {
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
@@ -262,6 +272,14 @@ pub fn keep_only_the_standard_streams(command: &mut std::process::Command) {
     };
     // SAFETY: between fork and exec it does one system call, and allocates nothing.
     unsafe { command.pre_exec(close) };
+}
+
+/// Has a program begin with no signal blocked, as nearly all are in the runtime. (sigprocmask(2))
+pub fn unblock_all_signals(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let unblock = || Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?);
+    // SAFETY: between fork and exec it does one system call, and allocates nothing.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Adds `flags`, of mount_setattr(2), to those of the mount at `path` in `dir`, or of
@@ -293,6 +311,42 @@ pub fn map_ids_of_mount(tree: BorrowedFd, users: BorrowedFd) -> io::Result<()> {
         userns_fd: users.as_raw_fd() as u64,
     };
     set_mount_attr(tree, c"", 0, attr)
+}
+
+/// Changes flags and propagation (0: as it is) of the mount `tree`, and `below`: of all in it. (day 18)
+pub fn change_mount(tree: BorrowedFd, below: bool, set: u64, clear: u64, propagation: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    set_mount_attr(tree, c"", if below { libc::AT_RECURSIVE } else { 0 }, attr)
+}
+
+/// Whoever has an id on the disk has, through `tree` and all mounts in it, another one. (day 18)
+pub fn map_ids_below(tree: BorrowedFd, users: BorrowedFd) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: users.as_raw_fd() as u64,
+    };
+    set_mount_attr(tree, c"", libc::AT_RECURSIVE, attr)
+}
+
+/// Sets the NIS domain name of this uts namespace. (setdomainname(2))
+pub fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the kernel reads as many bytes as there are.
+    match unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Sets when this process gets a disk. (ioprio_set(2))
+pub fn set_io_priority(class: i32, priority: i32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: c_int = 1;
+    // SAFETY: plain integers.
+    match unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, class << 13 | priority) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 fn set_mount(dir: BorrowedFd, path: &CStr, flags: c_int, set: u64, propagation: u64) -> io::Result<()> {
@@ -371,6 +425,33 @@ pub fn attach_device_program(cgroup: BorrowedFd, program: BorrowedFd) -> io::Res
     }
 }
 // ANCHOR_END: bpf
+
+/// How many programs are asked before a process in `cgroup` gets a device: its own, and those of the
+/// cgroups above. (bpf(2), BPF_PROG_QUERY)
+pub fn count_device_programs(cgroup: BorrowedFd) -> io::Result<u32> {
+    const BPF_PROG_QUERY: c_int = 16;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+    // Also of `union bpf_attr`: where, as what, how, the flags that come back, the ids' address in
+    // two halves, their count, a gap.
+    let mut query = [cgroup.as_raw_fd() as u32, BPF_CGROUP_DEVICE, BPF_F_QUERY_EFFECTIVE, 0, 0, 0, 0, 0];
+    // SAFETY: the kernel reads and writes `query`, and, as the count is 0, no ids.
+    match unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, query.as_mut_ptr(), size_of_val(&query)) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(query[6]),
+    }
+}
+
+/// Of which kind the namespace `file` is: the flag of clone(2) that makes such a one. ENOTTY: it is none.
+/// (ioctl_ns(2), NS_GET_NSTYPE)
+pub fn kind_of_namespace(file: BorrowedFd) -> io::Result<c_int> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: this request takes no pointer.
+    match unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) } {
+        -1 => Err(io::Error::last_os_error()),
+        kind => Ok(kind),
+    }
+}
 
 // ANCHOR: seccomp
 /// Has the kernel ask `program` before each system call of this process, and of all that it makes

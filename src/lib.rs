@@ -22,6 +22,7 @@
 //! | 15 | `capabilities` | Root, but how much of it? |
 //! | 16 | `seccomp` | Which questions may it ask the kernel? |
 //! | 17 | `userns` | Can root inside be nobody outside? |
+//! | 18 | `oci` | Can somebody else drive it? |
 //!
 //! Read [`container`] first: a container is a process, and mechanisms shape its
 //! world. [`plan`] says what it is to be, [`privileges`] what of root's power it has, [`ids`] whose
@@ -106,3 +107,6 @@ pub mod seccomp;
 
 #[cfg(feature = "day17-userns")]
 pub mod userns;
+
+#[cfg(feature = "day18-oci")]
+pub mod oci;

@@ -22,6 +22,9 @@ pub struct Privileges {
     /// Those that are taken away from them. What is in both lists is there, as with Docker.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cap_drop: Vec<String>,
+    /// Its five sets of capabilities, exactly: then the two lists above say nothing. (day 18)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exactly: Option<ExactSets>,
     /// Whether no program can gain any, set-user-ID or not. (prctl(2), PR_SET_NO_NEW_PRIVS)
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_new_privileges: bool,
@@ -57,6 +60,17 @@ pub struct Privileges {
 }
 // ANCHOR_END: privileges
 
+/// The five sets of a process's capabilities, a bit for each. (day 18; capabilities(7))
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ExactSets {
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
 /// A resource limit; `None`: there is none. (getrlimit(2))
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ulimit {
@@ -87,6 +101,7 @@ impl Privileges {
 
     /// Whether the child's last step, when it is its command's user already, takes a capability.
     pub fn needs_power_at_the_end(&self) -> bool {
-        !self.ulimits.is_empty() || self.apparmor.is_some() || !self.label.is_empty()
+        let exactly = self.exactly.is_some();
+        exactly || !self.ulimits.is_empty() || self.apparmor.is_some() || !self.label.is_empty()
     }
 }

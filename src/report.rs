@@ -4,6 +4,7 @@
 //! | what the parent reads | what it means |
 //! | --- | --- |
 //! | one byte, then end of file | the command runs: execve(2) has closed the child's end |
+//! | another one | the child waits until somebody starts the command (day 18) |
 //! | an exit code and a message, after that byte or without it | the child failed, and says why |
 //! | end of file at once | the child was killed before it came so far |
 
@@ -25,14 +26,38 @@ use crate::wait::{Child, readable, signal_name};
 /// with an exit code, and none of them is 0.
 const ABOUT_TO_EXEC: u8 = 0;
 
+/// The child is ready, and waits. (day 18)
+const WAITS: u8 = u8::MAX;
+
 /// What the child says if nobody opens the gate.
 pub const ABANDONED: &str = "the runtime ended before the container was ready";
 
 /// The parent's end, from which it hears.
+#[derive(Debug)]
 pub struct Hearing(OwnedFd);
 
 /// The child's end.
+#[derive(Debug)]
 pub struct Report(OwnedFd);
+
+/// What a child has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It has become the command.
+    Started,
+    /// It waits until somebody starts the command. (day 18)
+    Waits,
+}
+
+/// The two ends of something else than a pipe of this process's: of a FIFO. (day 18; fifo(7))
+pub fn of(hearing: OwnedFd, report: OwnedFd) -> (Hearing, Report) {
+    (Hearing(hearing), Report(report))
+}
+
+/// The parent's end alone, of what is another process's child. (day 18)
+pub fn hear_from(hearing: OwnedFd) -> Hearing {
+    Hearing(hearing)
+}
 
 /// The two ends. The kernel closes the child's at exec (O_CLOEXEC).
 pub fn pipe() -> Result<(Hearing, Report)> {
@@ -44,6 +69,11 @@ impl Report {
     /// The last thing before execve. Should that fail, [`Report::fail`] can still say so.
     pub fn about_to_exec(&self) -> nix::Result<()> {
         nix::unistd::write(&self.0, &[ABOUT_TO_EXEC]).map(drop)
+    }
+
+    /// All is ready, and it waits to be started. Whoever hears this need not stay. (day 18)
+    pub fn waits(&self) -> nix::Result<()> {
+        nix::unistd::write(&self.0, &[WAITS]).map(drop)
     }
 
     /// Has the parent died? Then nobody holds the other end any more.
@@ -81,8 +111,18 @@ impl Hearing {
         self.hear(child).err().filter(|error| error.to_string() != ABANDONED)
     }
 
-    /// Returns once the child has become the command, or with the reason why it has not.
-    pub fn hear(self, child: &mut Child) -> Result<()> {
+    /// Returns once the child has become the command, or waits, or with the reason why it has not.
+    pub fn hear(self, child: &mut Child) -> Result<Heard> {
+        match self.listen()? {
+            Some(heard) => Ok(heard),
+            None => {
+                bail!("the container ended before its command ran: its process {}", how_it_ended(child)?)
+            }
+        }
+    }
+
+    /// The same of somebody else's child; `None`: it ended without a word.
+    pub fn listen(self) -> Result<Option<Heard>> {
         let mut pipe = File::from(self.0);
         let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
         loop {
@@ -91,13 +131,14 @@ impl Hearing {
                 0 => break,
                 count => said.extend_from_slice(&buffer[..count]),
             }
+            if said == [WAITS] {
+                return Ok(Some(Heard::Waits));
+            }
         }
         let came_to_exec = said.first() == Some(&ABOUT_TO_EXEC);
         match said[usize::from(came_to_exec)..].split_first() {
-            None if came_to_exec => Ok(()),
-            None => {
-                bail!("the container ended before its command ran: its process {}", how_it_ended(child)?)
-            }
+            None if came_to_exec => Ok(Some(Heard::Started)),
+            None => Ok(None),
             Some((&exit_code, message)) => {
                 Err(Failure { exit_code, message: String::from_utf8_lossy(message).into_owned() }.into())
             }

@@ -264,6 +264,12 @@ impl Child {
         if ended { self.reap().map(Some) } else { Ok(None) }
     }
 
+    /// Leaves it to whoever reaps it once this process has ended. (day 18; prctl(2),
+    /// PR_SET_CHILD_SUBREAPER)
+    pub fn let_go(mut self) {
+        self.reaped = true;
+    }
+
     fn reap(&mut self) -> Result<ExitStatus> {
         let describe = || ("waitid(P_PIDFD, …, WEXITED)".into(), "wait $!; echo $?".into());
         let status = step(1, describe, || kernel::reap(self.pidfd.as_fd()))?;

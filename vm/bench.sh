@@ -4,8 +4,10 @@
 # in target/bench.svg: the book has a copy, book/src/pictures/bench.svg.
 #
 # vm/bench.sh ports: what a published port costs (benches/ports.rs); vm/bench.sh exec: exec
-# against crun's (benches/exec.rs); printed. With the limits that they have to keep:
+# against crun's (benches/exec.rs); vm/bench.sh runtime: the OCI runtime with podman's config.json
+# against crun and runc (benches/runtime.rs); printed. With the limits that they have to keep:
 # BENCH_DNAT_LIMIT=0.9 BENCH_LOOP_LIMIT=0.5 vm/bench.sh ports
+# BENCH_RUNTIME_CRUN_LIMIT=0.7 BENCH_RUNTIME_RUNC_LIMIT=0.35 vm/bench.sh runtime
 # It takes its time where QEMU emulates; BENCH_ROUNDS=5 has fewer turns.
 set -euo pipefail
 # shellcheck source=vm/payload.sh
@@ -24,7 +26,8 @@ install -m 755 "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$stage/log")" "$sta
 cc -O2 -static -o "$stage/root/usr/local/bin/floor" benches/floor.c
 {
     echo "export BENCH_JSON=/out/bench.jsonl BENCH_SVG=/out/bench.svg BENCH_ACCEL=$("$vm/accel.sh")"
-    for variable in BENCH_ALL_LIMIT BENCH_CRUN_LIMIT BENCH_DNAT_LIMIT BENCH_EXEC_LIMIT BENCH_LOOP_LIMIT BENCH_ROUNDS; do
+    for variable in BENCH_ALL_LIMIT BENCH_CRUN_LIMIT BENCH_DNAT_LIMIT BENCH_EXEC_LIMIT BENCH_LOOP_LIMIT BENCH_ROUNDS \
+        BENCH_RUNTIME_CRUN_LIMIT BENCH_RUNTIME_RUNC_LIMIT; do
         [ -z "${!variable:-}" ] || echo "export $variable=${!variable}"
     done
 } >"$stage/root/payload/env"

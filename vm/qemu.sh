@@ -1,7 +1,7 @@
 # Sourced by accel.sh, run.sh and shell.sh: how QEMU is started, written once.
 # shellcheck shell=bash
 
-image=$(dirname "${BASH_SOURCE[0]}")/image
+image=${VM_IMAGE:-$(dirname "${BASH_SOURCE[0]}")/image}
 
 # qemu kvm|tcg KERNEL-ARGUMENTS [QEMU-ARGUMENTS...]
 #
@@ -24,7 +24,7 @@ qemu() {
     # The second serial line is for what the kernel says, the first for programs.
     # --foreground: without it Ctrl-C would not reach QEMU, and leave it behind.
     timeout --foreground -k 5 "${VM_TIMEOUT:-900}" qemu-system-x86_64 "${accel_arguments[@]}" \
-        -M q35,usb=off,vmport=off -smp 2 -m "${VM_MEMORY:-2048}" \
+        -M q35,usb=off,vmport=off -smp "${VM_CPUS:-2}" -m "${VM_MEMORY:-2048}" \
         -nodefaults -no-user-config -display none -nic none -no-reboot \
         -kernel "$image/vmlinuz" -initrd "$image/initrd.img" \
         -append "console=ttyS1 quiet loglevel=3 panic=-1 mitigations=off random.trust_cpu=on norandmaps no_timer_check $append" "$@"

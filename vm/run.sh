@@ -21,7 +21,7 @@ truncate -s 64M "$scratch/out.tar"
 disk=()
 [ -z "${VM_DISK:-}" ] || disk=(-drive "if=virtio,format=raw,file=$VM_DISK")
 ended=0
-qemu "$accel" "" -serial stdio -serial "file:$scratch/status" \
+qemu "$accel" "${VM_APPEND:-}" -serial stdio -serial "file:$scratch/status" \
     -drive "if=virtio,format=raw,file=$image/root.ext4,snapshot=on" \
     -drive "if=virtio,format=raw,file=$payload,readonly=on" \
     -drive "if=virtio,format=raw,file=$scratch/out.tar" "${disk[@]}" <"${VM_INPUT:-/dev/null}" || ended=$?

@@ -111,16 +111,12 @@ impl Turns {
         }
     }
 
-    /// Fails when `variable` is set, and tiny-docker took more than so many times
-    /// as long as `other`.
-    pub fn limit(&self, variable: &str, other: &str) {
+    /// Fails when `variable` is set, and `name` took more than so many times as long as `other`.
+    pub fn limit(&self, name: &str, variable: &str, other: &str) {
         let Ok(limit) = std::env::var(variable) else { return };
         let limit: f64 = limit.parse().unwrap_or_else(|_| panic!("{variable}={limit}: expected a number"));
-        let ratio = self.ratio("tiny-docker", other).unwrap_or_else(|| panic!("{other} did not run"));
-        assert!(
-            ratio <= limit,
-            "tiny-docker takes {ratio:.2} times as long as {other}; {variable} is {limit}"
-        );
+        let ratio = self.ratio(name, other).unwrap_or_else(|| panic!("{other} did not run"));
+        assert!(ratio <= limit, "{name} takes {ratio:.2} times as long as {other}; {variable} is {limit}");
     }
 }
 

@@ -99,6 +99,9 @@ pub fn allowed(privileges: &Privileges) -> CapabilitySet {
 /// not make nodes for them either: with one for the host's disk it would read all files.
 pub fn of(container: &Container) -> CapabilitySet {
     let privileges = &container.plan.privileges;
+    if let Some(sets) = &privileges.exactly {
+        return CapabilitySet::from_bits_truncate(sets.bounding);
+    }
     let unbounded = container.parts.unfiltered && !any_device_was_asked_for(privileges);
     allowed(privileges).difference(if unbounded { CapabilitySet::MKNOD } else { CapabilitySet::empty() })
 }
@@ -198,14 +201,14 @@ fn needs_power_at_the_end(container: &Container) -> bool {
 
 /// What is kept up to exec, which then takes it: root's new sets are what is in the bounding set,
 /// and anybody else's are empty. On day 16 attaching a filter takes it.
-fn until_exec(container: &Container) -> CapabilitySet {
+pub fn until_exec(container: &Container) -> CapabilitySet {
     let takes_it = container.parts.filter.is_some() && !container.plan.privileges.no_new_privileges;
     if takes_it { CapabilitySet::SYS_ADMIN } else { CapabilitySet::empty() }
 }
 
 /// What [`bound`] has kept is permitted, but setuid(2) to a user who is not root has made none of
 /// it effective. (capabilities(7), "Effect of user ID changes on capabilities")
-fn use_what_is_kept() -> Result<()> {
+pub fn use_what_is_kept() -> Result<()> {
     let mut sets = capabilities(None)?;
     if sets.effective == sets.permitted {
         return Ok(());
@@ -234,7 +237,7 @@ fn set_the_sets(allowed: CapabilitySet, kept: CapabilitySet) -> Result<()> {
 // ANCHOR_END: give_up
 
 /// `set` as a list: `CAP_CHOWN, CAP_KILL`.
-fn words(set: CapabilitySet) -> String {
+pub fn words(set: CapabilitySet) -> String {
     let names: Vec<String> = set.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }

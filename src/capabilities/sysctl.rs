@@ -50,6 +50,11 @@ fn parse_setting(text: &str) -> Result<(String, String)> {
 }
 // ANCHOR_END: parse_setting
 
+/// Whether each ipc namespace has this one for itself.
+pub fn is_of_ipc(name: &str) -> bool {
+    OF_IPC.contains(&name)
+}
+
 /// Where it is in /proc/sys.
 fn path_of(name: &str) -> String {
     exchanged(name)

@@ -86,6 +86,11 @@ fn parse_value(word: &str) -> Option<Option<u64>> {
     }
 }
 
+/// Whether there is a limit of this name.
+pub fn is_known(name: &str) -> bool {
+    resource(name).is_some()
+}
+
 fn resource(name: &str) -> Option<Resource> {
     RESOURCES.iter().find(|(known, _)| *known == name).map(|(_, resource)| *resource)
 }

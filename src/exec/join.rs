@@ -93,7 +93,7 @@ fn go_in(join: &Join, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Resul
 /// `error` in words, where it means that the container's first process has ended (ESRCH), or is
 /// about to: then nobody is born in its pid namespace any more. The kernel has no other word for
 /// that than for a lack of memory. (pid_namespaces(7))
-fn if_it_ended(error: anyhow::Error) -> anyhow::Error {
+pub fn if_it_ended(error: anyhow::Error) -> anyhow::Error {
     let setns = error.downcast_ref::<Errno>().map(|errno| *errno as i32);
     let clone = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
     match setns.or(clone) {
@@ -104,7 +104,7 @@ fn if_it_ended(error: anyhow::Error) -> anyhow::Error {
 }
 
 /// The runtime: what the go-between has to say, up to its end.
-fn hear_of_it(told: OwnedFd, mut go_between: Child) -> Result<Clone> {
+pub fn hear_of_it(told: OwnedFd, mut go_between: Child) -> Result<Clone> {
     readable(&told, None, "a process to go into the container")?;
     let mut words = Vec::new();
     File::from(told).read_to_end(&mut words).context("hear of the child in the container")?;

@@ -91,7 +91,7 @@ fn not_in_a_plain_directory(error: anyhow::Error) -> anyhow::Error {
 
 // ANCHOR: hostname
 /// Sets the host name of this uts namespace. (sethostname(2))
-fn set_hostname(name: &str) -> Result<()> {
+pub fn set_hostname(name: &str) -> Result<()> {
     // ANCHOR: day2_task2_set_hostname_solution
     step(
         DAY,

@@ -49,6 +49,19 @@ pub fn attach_all(container: &mut Container, root: &Dir, dev: &Dir) -> Result<()
 }
 // ANCHOR_END: attach_all
 
+/// Child, on its own root: attaches one that is planned, as it stands: over whatever is there, also in
+/// /proc. For whoever says in which order, and is not whoever runs in there. (day 18)
+pub fn attach_as_it_stands(root: &Dir, mount: Mount) -> Result<()> {
+    let place = match find(root, &mount.target, OFlags::empty()) {
+        Err(Errno::NOENT | Errno::LOOP) => make_place(root, &mount)?,
+        found => found.with_context(|| format!("open {:?} of the rootfs", mount.target))?,
+    };
+    let target = mount.target.clone();
+    attach(mount, &Dir::new(place, &target)).with_context(|| {
+        format!("mount on {target:?} of the rootfs; expected a directory there for a directory, else a file")
+    })
+}
+
 /// The same on the host's own root, in this container's copy of the host's mounts. What is
 /// missing there is not made.
 pub fn attach_what_has_a_place(container: &mut Container) -> Result<()> {
@@ -105,7 +118,8 @@ fn place_for(root: &Dir, mount: &Mount) -> Result<Dir> {
     Ok(Dir::new(place, target))
 }
 
-fn find(root: &Dir, target: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+/// Opens what is at `target` in `root`. No link leads out of it. (openat2(2))
+pub fn find(root: &Dir, target: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let inside = target.strip_prefix("/").unwrap_or(target);
     let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -150,7 +164,8 @@ fn make_place(root: &Dir, mount: &Mount) -> Result<OwnedFd> {
     find(root, target, OFlags::NOFOLLOW).with_context(|| format!("open {target:?} of the rootfs"))
 }
 
-fn make_parents(root: &Dir, dir: &Path) -> Result<()> {
+/// Makes the directory `dir` in `root`, and those above it, if they are missing.
+pub fn make_parents(root: &Dir, dir: &Path) -> Result<()> {
     let mut path = PathBuf::from("/");
     for component in dir.components() {
         let above = path.clone();

@@ -82,6 +82,11 @@ pub fn find_user(container: &mut Container, needs_home: bool) -> Result<()> {
     Ok(())
 }
 
+/// Child: the home directory of the user `id`, by the container's own /etc/passwd. (day 18)
+pub fn home_of(id: u32) -> Result<OsString> {
+    look_up(&id.to_string()).map(|(_, home)| home)
+}
+
 type Environment = BTreeMap<OsString, OsString>;
 
 // ANCHOR: environment
@@ -270,7 +275,8 @@ fn read_table(path: &str) -> Result<Vec<Fields>> {
     Ok(lines.map(|line| line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect()).collect())
 }
 
-fn make_workdir(dir: &Path) -> Result<()> {
+/// Child: makes the directory `dir`, and those above it, if there is none.
+pub fn make_workdir(dir: &Path) -> Result<()> {
     if dir.is_dir() {
         return Ok(());
     }

@@ -2,6 +2,8 @@
 //! whether anything was left behind.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "day18-oci")]
+pub mod bundle;
 #[cfg(feature = "day12-images")]
 pub mod layout;
 #[cfg(feature = "day9-net")]
@@ -47,7 +49,9 @@ use tempfile::TempDir;
 use self::person::{Person, person};
 
 /// The newest day of this build.
-pub const DAY: u8 = if cfg!(feature = "day17-userns") {
+pub const DAY: u8 = if cfg!(feature = "day18-oci") {
+    18
+} else if cfg!(feature = "day17-userns") {
     17
 } else if cfg!(feature = "day16-seccomp") {
     16

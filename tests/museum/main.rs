@@ -39,7 +39,8 @@ const ALL_OF_NOBODYS: &[&str] =
 pub fn exhibit(name: &str, attempt: impl Fn(&World, &[&str]) -> Outcome) {
     assert!(in_the_vm(), "this does to the machine what its name says, and is for the guest: make vm-test");
     let world = World::on_disk();
-    let mut cells = vec![(DAY.to_string(), attempt(&world, ASKED_FOR))];
+    // Day 18 is another program, and changes nothing of this one: it has day 17's column.
+    let mut cells = vec![(DAY.min(17).to_string(), attempt(&world, ASKED_FOR))];
     if DAY >= 15 {
         cells.push((table::PRIVILEGED.to_string(), attempt(&world, &["--privileged"])));
     }

@@ -1,0 +1,380 @@
+//! Day 18: the second front door: a bundle is a mechanism. Its `prepare` turns config.json into fields of a
+//! [`Container`], as the flags of days 1 to 17 do; from the clone on the heart does not know who asked.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
+
+use crate::capabilities::{device_filter, sets, sysctl, ulimit};
+use crate::container::{Container, Mechanism};
+use crate::error::Result;
+use crate::explain::step;
+use crate::files;
+use crate::identity::become_root_inside;
+use crate::kernel;
+use crate::metadata::record::Identity;
+use crate::namespaces::{make_mounts_private, set_hostname};
+use crate::netns::bring_loopback_up;
+use crate::rootfs::change_root;
+use crate::rootfs::mount::{Dir, take};
+use crate::rootfs::process::make_workdir;
+use crate::stop::signals::pass_on;
+use crate::userns::birth;
+use crate::wait::Arrived;
+
+use super::cgroup::{Driver, Place};
+use super::console::Console;
+use super::devices::{self, Hosts, Nodes};
+use super::mounts::{self, Planned};
+use super::namespaces::{self, Its, Users};
+use super::resources::Files;
+use super::spec::Spec;
+use super::spec::linux::Linux;
+use super::spec::process::Process;
+use super::store::{Status, Stored};
+use super::{DAY, cgroup, gate, hooks, process, resources, root, systemd};
+
+/// What a command line says about a container that is to be made.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// Where its first process's number is written.
+    pub pid_file: Option<PathBuf>,
+    /// Where its terminal goes.
+    pub console_socket: Option<PathBuf>,
+    /// Whether its command waits for `start`.
+    pub waits: bool,
+    /// Whether nobody waits for its end.
+    pub detach: bool,
+    /// Who makes its cgroup.
+    pub cgroups: Driver,
+}
+
+/// A bundle on its way to a container.
+#[derive(Debug)]
+pub struct Bundle {
+    stored: Option<Stored>,
+    spec: Spec,
+    linux: Linux,
+    process: Process,
+    wishes: Wishes,
+    its: Its,
+    users: Option<Users>,
+    mounts: Vec<Planned>,
+    limits: Files,
+    place: Option<Place>,
+    nodes: Nodes,
+    null: Option<OwnedFd>,
+    console: Console,
+}
+
+impl Bundle {
+    /// The container that `spec` describes, whose place is `stored`.
+    pub fn new(stored: Stored, spec: Spec, wishes: Wishes) -> Result<Bundle> {
+        let linux = spec.linux();
+        let process = spec.process.clone().context("config.json has no process; expected one")?;
+        let none = CloneFlags::empty();
+        Ok(Bundle {
+            stored: Some(stored),
+            spec,
+            linux,
+            process,
+            wishes,
+            its: Its { new: none, own: none },
+            users: None,
+            mounts: vec![],
+            limits: vec![],
+            place: None,
+            nodes: Nodes::default(),
+            null: None,
+            console: Console::None,
+        })
+    }
+
+    fn stored(&self) -> Result<&Stored> {
+        self.stored.as_ref().context("the container has no directory any more")
+    }
+
+    fn check(&self) -> Result<()> {
+        // The root of one that is there is everybody's who is in it.
+        let has_mounts = self.its.new.contains(CloneFlags::CLONE_NEWNS);
+        if !has_mounts {
+            bail!(
+                "linux.namespaces has no new one of the type mount; expected one, for its root is another one"
+            );
+        }
+        // Without one of its own they would be the machine's.
+        let has_names = self.its.own.contains(CloneFlags::CLONE_NEWUTS);
+        if !has_names
+            && [&self.spec.hostname, &self.spec.domainname].into_iter().flatten().any(|name| !name.is_empty())
+        {
+            bail!(
+                "hostname and domainname need a namespace of the type uts; add one to linux.namespaces, or omit them"
+            );
+        }
+        let missing = [
+            ("linux.intelRdt", self.linux.intel_rdt.is_some()),
+            ("linux.memoryPolicy", self.linux.memory_policy.is_some()),
+            ("linux.netDevices", self.linux.net_devices.as_ref().is_some_and(|devices| !devices.is_empty())),
+            ("process.scheduler", self.process.scheduler.is_some()),
+        ];
+        if let Some((what, _)) = missing.iter().find(|(_, is_there)| *is_there) {
+            bail!("{what} is not supported by this runtime; omit it (`features` lists what is)");
+        }
+        Ok(())
+    }
+
+    fn prepare_root(&mut self, container: &mut Container) -> Result<()> {
+        let stored = self.stored()?;
+        let (bundle, path) = (stored.kept.bundle.clone(), stored.kept.rootfs.clone());
+        container.parts.root = Some(take(DAY, &path).with_context(|| format!("root.path {path:?}"))?);
+        self.mounts = mounts::plan(&self.spec.mounts, &bundle)?;
+        let dev = Path::new("/dev");
+        let is_hosts_dev = self.mounts.iter().any(|mount| mount.is_the_hosts(dev));
+        let hosts = if self.its.own.contains(CloneFlags::CLONE_NEWUSER) || crate::ids::are_not_the_hosts() {
+            Hosts::Always
+        } else if container.parts.cgroup.as_ref().is_some_and(devices::others_are_asked) {
+            Hosts::WhereRefused
+        } else {
+            Hosts::Never
+        };
+        self.nodes = Nodes::plan(&self.linux.devices, !is_hosts_dev, hosts)?;
+        self.null = root::take_null(&self.linux.masked_paths)?;
+        root::propagation(&self.linux)?;
+        self.mounts.iter().filter(|mount| mount.has_own_users()).try_for_each(|mount| mount.map_ids(None))
+    }
+
+    fn prepare_cgroup(&mut self, container: &mut Container) -> Result<()> {
+        let resources = self.linux.resources.clone().unwrap_or_default();
+        self.limits = resources::files(&resources)?;
+        let id = self.stored()?.kept.id.clone();
+        let path = self.linux.cgroups_path.as_deref();
+        let Some(place) = cgroup::place(self.wishes.cgroups, path, &id, !self.limits.is_empty())? else {
+            return Ok(());
+        };
+        // Before it is there: whoever is killed in between leaves nothing that `delete` does not know.
+        if let Some(stored) = &mut self.stored {
+            stored.kept.cgroup = Some(place.dir.clone());
+            stored.kept.scope = place.scope.as_ref().map(|(unit, _)| unit.clone());
+            stored.write()?;
+        }
+        let by_systemd = place.scope.is_some();
+        let place = self.place.insert(place);
+        if !by_systemd {
+            cgroup::make(&place.dir)?;
+            container.parts.cgroup = self.limit_cgroup()?;
+        }
+        Ok(())
+    }
+
+    /// Parent: limits the cgroup, which is there. Returns it.
+    fn limit_cgroup(&self) -> Result<Option<OwnedFd>> {
+        let Some(place) = &self.place else { return Ok(None) };
+        cgroup::limit(&place.dir, &self.limits)?;
+        let opened = cgroup::open(&place.dir)?;
+        let asked = self.linux.resources.as_ref().map(|resources| &resources.devices[..]).unwrap_or_default();
+        if let Some(rules) = devices::rules(asked)?.filter(|_| !crate::ids::are_not_the_hosts()) {
+            device_filter::attach(&opened, &rules)?;
+        }
+        Ok(Some(opened))
+    }
+
+    fn sysctls(&self, container: &mut Container) -> Result<()> {
+        let texts: Vec<String> =
+            self.linux.sysctl.iter().flatten().map(|(name, value)| format!("{name}={value}")).collect();
+        container.plan.privileges.sysctls = sysctl::parse(&texts).context("linux.sysctl")?;
+        let its = |flag| self.its.own.contains(flag);
+        for name in container.plan.privileges.sysctls.keys() {
+            let own = match name.as_str() {
+                name if name.starts_with("net.") => its(CloneFlags::CLONE_NEWNET),
+                "kernel.hostname" => {
+                    bail!("linux.sysctl: kernel.hostname is what hostname says; expected that")
+                }
+                "kernel.domainname" => its(CloneFlags::CLONE_NEWUTS),
+                name if name.starts_with("user.") => its(CloneFlags::CLONE_NEWUSER),
+                name if name.starts_with("fs.mqueue.") || sysctl::is_of_ipc(name) => {
+                    its(CloneFlags::CLONE_NEWIPC)
+                }
+                _ => false,
+            };
+            if !own {
+                bail!(
+                    "linux.sysctl: {name} is not in a namespace of the container's own; setting it would set it for the whole machine"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+// ANCHOR: mechanism
+impl Mechanism for Bundle {
+    fn prepare(&mut self, container: &mut Container) -> Result<()> {
+        self.its = namespaces::fill(container, &self.linux)?;
+        self.users = Users::of(&self.linux, self.its)?;
+        self.check()?;
+        process::fill(container, &self.process)?;
+        process::tell_of_sockets(container);
+        if let Some(shared) = &mut container.parts.shared {
+            shared.oom_score_adj = container.plan.privileges.oom_score_adj;
+        }
+        self.sysctls(container)?;
+        process::filter(container, &self.linux)?;
+        self.prepare_cgroup(container)?;
+        self.prepare_root(container)?;
+        if self.its.own.contains(CloneFlags::CLONE_NEWUSER) {
+            container.parts.first_step = Some(|_| become_root_inside());
+        }
+        let leaves = self.wishes.waits || self.wishes.detach;
+        self.console = Console::new(container, &self.process, self.wishes.console_socket.as_deref(), leaves)?;
+        container.parts.left_alone = self.wishes.detach;
+        container.parts.last_steps.wait = Some(hooks::call_at_start);
+        if self.wishes.waits {
+            let dir = self.stored()?.dir.clone();
+            container.parts.waits = Some(gate::make(container, &dir)?);
+            container.parts.last_steps.wait = Some(gate::wait);
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, container: &mut Container, child: Pid) -> Result<()> {
+        if let Some(Place { scope: Some((unit, slice)), .. }) = &self.place {
+            systemd::start_scope(unit, slice, child, &self.limits)?;
+            self.limit_cgroup()?;
+        }
+        if let Some(users) = &self.users {
+            users.write(child)?;
+            ulimit::raise(child, &container.plan.privileges.ulimits)?;
+            if let Some(value) = self.process.oom_score_adj {
+                files::write(format!("/proc/{child}/oom_score_adj"), &value.to_string())
+                    .with_context(|| format!("process.oomScoreAdj {value}"))?;
+            }
+        }
+        if self.mounts.iter().any(|mount| mount.is_mapped() && !mount.has_own_users()) {
+            let own = OwnedFd::from(birth::open_namespace(child)?);
+            let mapped = self.mounts.iter().filter(|mount| mount.is_mapped() && !mount.has_own_users());
+            mapped.into_iter().try_for_each(|mount| mount.map_ids(Some(&own)))?;
+        }
+        let stored = self.stored.as_mut().context("the container has no directory")?;
+        stored.kept.process = Identity::of(child.as_raw())?;
+        stored.write()?;
+        if let Some(file) = &self.wishes.pid_file {
+            write_pid(file, child)?;
+        }
+        for (moment, called) in [
+            ("prestart", self.spec.hooks(|hooks| &hooks.prestart)),
+            ("createRuntime", self.spec.hooks(|hooks| &hooks.create_runtime)),
+        ] {
+            hooks::call(called, moment, &stored.kept, Status::Creating)?;
+        }
+        // The child has copies of all.
+        self.mounts = vec![];
+        self.console.let_go();
+        Ok(())
+    }
+
+    fn enter(&mut self, container: &mut Container) -> Result<()> {
+        self.stored.iter_mut().for_each(Stored::let_go_of_lock);
+        container.parts.shared = None;
+        self.shape_namespaces(container)?;
+        let mut kept = self.stored()?.kept.clone();
+        let mounts = std::mem::take(&mut self.mounts).into_iter();
+        let own_cgroups = self.its.own.contains(CloneFlags::CLONE_NEWCGROUP);
+        let ready = mounts.map(|mount| mount.ready(own_cgroups)).collect::<Result<Vec<_>>>()?;
+        kept.process = Some(Identity { pid: std::process::id() as i32, start_time: 0 });
+        let called = self.spec.hooks(|hooks| &hooks.create_container);
+        hooks::call(called, "createContainer", &kept, Status::Creating)?;
+
+        let root = Dir::new(container.parts.root.take().context("there is no root")?, "/");
+        change_root(&root)?;
+        umask(Mode::empty());
+        ready.into_iter().try_for_each(|mount| mount.attach(&root))?;
+        std::mem::take(&mut self.nodes).make(&root)?;
+        if self.process.terminal {
+            let dev = Dir::open("/dev").context("open /dev of the container")?;
+            std::mem::take(&mut self.console).open(container, &self.process, Some(dev))?;
+        }
+        sysctl::set_all(container)?;
+        umask(Mode::from_bits_truncate(0o022));
+        make_workdir(Path::new(&self.process.cwd))?;
+        root::make_read_only(&root, &self.linux.readonly_paths)?;
+        root::mask(&root, &self.linux.masked_paths, self.null.take())?;
+        let read_only = self.spec.root.as_ref().is_some_and(|root| root.readonly);
+        root::finish(&root, read_only, root::propagation(&self.linux)?)?;
+        self.last_of_all(container)
+    }
+
+    fn started(&mut self, _container: &mut Container, child: Pid) -> Result<()> {
+        self.console.connect(child)?;
+        let kept = &self.stored()?.kept;
+        hooks::call(self.spec.hooks(|hooks| &hooks.poststart), "poststart", kept, Status::Running)
+    }
+
+    fn signalled(&mut self, child: Pid, arrived: Arrived) -> Result<bool> {
+        if self.console.signalled(arrived) {
+            return Ok(true);
+        }
+        pass_on(child, arrived)?;
+        Ok(arrived.signal != libc::SIGTSTP)
+    }
+
+    fn cleanup(&mut self, _container: &mut Container) -> Result<()> {
+        let heard = self.console.take_down();
+        let Some(stored) = self.stored.take() else { return heard };
+        heard.and(super::end::clear(stored, &self.spec))
+    }
+}
+// ANCHOR_END: mechanism
+
+impl Bundle {
+    /// Child: what its namespaces are to be, but for its mounts.
+    fn shape_namespaces(&mut self, container: &mut Container) -> Result<()> {
+        let new = |flag| self.its.new.contains(flag);
+        make_mounts_private()?;
+        if let Some(name) = self.spec.hostname.as_deref().filter(|name| !name.is_empty()) {
+            set_hostname(name)?;
+        }
+        if let Some(name) = self.spec.domainname.as_deref().filter(|name| !name.is_empty()) {
+            let describe = || (format!("setdomainname({name:?})"), format!("domainname {name}"));
+            step(DAY, describe, || kernel::set_domain_name(name))?;
+        }
+        if new(CloneFlags::CLONE_NEWNET) {
+            bring_loopback_up()?;
+        }
+        // The hooks on the host come before those in here; files are mapped to ids before they are seen; and
+        // systemd needs a process, to make it a cgroup.
+        let by_systemd = self.place.as_ref().is_some_and(|place| place.scope.is_some());
+        if by_systemd || self.spec.hooks.is_some() || self.mounts.iter().any(Planned::is_mapped) {
+            container.parts.pass_the_gate()?;
+        }
+        if new(CloneFlags::CLONE_NEWCGROUP) {
+            // Only now, in its cgroup: that becomes the root.
+            let describe = || ("unshare(CLONE_NEWCGROUP)".into(), "unshare --cgroup".into());
+            step(DAY, describe, || unshare(CloneFlags::CLONE_NEWCGROUP))?;
+        }
+        Ok(())
+    }
+
+    /// Child: what holds for the command, and for nothing that is made before.
+    fn last_of_all(&self, container: &mut Container) -> Result<()> {
+        process::set_home(container)?;
+        process::settle(&self.linux, &self.process)?;
+        sets::bound(container)?;
+        let mut kept = self.stored()?.kept.clone();
+        kept.process = Some(Identity { pid: std::process::id() as i32, start_time: 0 });
+        hooks::plan_for_start(self.spec.hooks(|hooks| &hooks.start_container), kept);
+        process::set_umask(&self.process);
+        Ok(())
+    }
+}
+
+/// Writes the number of a process into a file that appears as a whole: engines wait for it.
+pub fn write_pid(file: &Path, pid: Pid) -> Result<()> {
+    let new = file.with_extension("new");
+    let written = fs::write(&new, pid.to_string()).and_then(|()| fs::rename(&new, file));
+    written.with_context(|| format!("write {file:?}"))
+}
