@@ -304,30 +304,28 @@ pub fn make_mounts_private(tree: BorrowedFd) -> io::Result<()> {
 /// user namespace `users` says for it. `tree` is attached nowhere, and has no such mapping yet.
 /// (mount_setattr(2), MOUNT_ATTR_IDMAP)
 pub fn map_ids_of_mount(tree: BorrowedFd, users: BorrowedFd) -> io::Result<()> {
+    map_ids(tree, users, 0)
+}
+
+/// The same for all mounts in it too. (day 18)
+pub fn map_ids_below(tree: BorrowedFd, users: BorrowedFd) -> io::Result<()> {
+    map_ids(tree, users, libc::AT_RECURSIVE)
+}
+
+fn map_ids(tree: BorrowedFd, users: BorrowedFd, flags: c_int) -> io::Result<()> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
         userns_fd: users.as_raw_fd() as u64,
     };
-    set_mount_attr(tree, c"", 0, attr)
+    set_mount_attr(tree, c"", flags, attr)
 }
 
 /// Changes flags and propagation (0: as it is) of the mount `tree`, and `below`: of all in it. (day 18)
 pub fn change_mount(tree: BorrowedFd, below: bool, set: u64, clear: u64, propagation: u64) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
     set_mount_attr(tree, c"", if below { libc::AT_RECURSIVE } else { 0 }, attr)
-}
-
-/// Whoever has an id on the disk has, through `tree` and all mounts in it, another one. (day 18)
-pub fn map_ids_below(tree: BorrowedFd, users: BorrowedFd) -> io::Result<()> {
-    let attr = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: users.as_raw_fd() as u64,
-    };
-    set_mount_attr(tree, c"", libc::AT_RECURSIVE, attr)
 }
 
 /// Sets the NIS domain name of this uts namespace. (setdomainname(2))

@@ -12,7 +12,6 @@
 
 pub mod device_filter;
 pub mod devices;
-pub mod exact;
 pub mod labels;
 pub mod node;
 pub mod own_proc;

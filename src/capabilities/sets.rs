@@ -4,14 +4,15 @@ use anyhow::bail;
 use nix::unistd::geteuid;
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
-    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_keep_capabilities, set_no_new_privs,
 };
 
 use crate::container::Container;
 use crate::error::Result;
 use crate::explain::step;
-use crate::privileges::Privileges;
+use crate::privileges::{ExactSets, Privileges};
 
 use super::{DAY, labels, ulimit};
 
@@ -112,7 +113,7 @@ pub fn any_device_was_asked_for(privileges: &Privileges) -> bool {
 }
 
 /// Those that are named alone.
-fn set_of(names: &[String]) -> CapabilitySet {
+pub fn set_of(names: &[String]) -> CapabilitySet {
     let named = names.iter().filter_map(|name| CapabilitySet::from_name(name.strip_prefix("CAP_")?));
     named.fold(CapabilitySet::empty(), CapabilitySet::union)
 }
@@ -186,7 +187,10 @@ pub fn give_up_the_rest(container: &Container) -> Result<()> {
     }
     labels::for_the_next_exec(privileges)?;
     ulimit::set(&privileges.ulimits)?;
-    set_the_sets(of(container), until_exec(container))?;
+    match &privileges.exactly {
+        None => set_the_sets(of(container), until_exec(container))?,
+        Some(exact) => set_exactly(exact, until_exec(container))?,
+    }
     if privileges.no_new_privileges {
         let describe = || ("prctl(PR_SET_NO_NEW_PRIVS, 1)".into(), "setpriv --no-new-privs …".into());
         step(DAY, describe, || set_no_new_privs(true))?;
@@ -201,14 +205,14 @@ fn needs_power_at_the_end(container: &Container) -> bool {
 
 /// What is kept up to exec, which then takes it: root's new sets are what is in the bounding set,
 /// and anybody else's are empty. On day 16 attaching a filter takes it.
-pub fn until_exec(container: &Container) -> CapabilitySet {
+fn until_exec(container: &Container) -> CapabilitySet {
     let takes_it = container.parts.filter.is_some() && !container.plan.privileges.no_new_privileges;
     if takes_it { CapabilitySet::SYS_ADMIN } else { CapabilitySet::empty() }
 }
 
 /// What [`bound`] has kept is permitted, but setuid(2) to a user who is not root has made none of
 /// it effective. (capabilities(7), "Effect of user ID changes on capabilities")
-pub fn use_what_is_kept() -> Result<()> {
+fn use_what_is_kept() -> Result<()> {
     let mut sets = capabilities(None)?;
     if sets.effective == sets.permitted {
         return Ok(());
@@ -236,8 +240,41 @@ fn set_the_sets(allowed: CapabilitySet, kept: CapabilitySet) -> Result<()> {
 }
 // ANCHOR_END: give_up
 
+/// Sets four of the five sets, without what the kernel would not give, and
+/// with what is `kept` up to exec. The bounding set is what it is to be already.
+///
+/// Root gets at exec what is inheritable or in the bounding set, whatever the others are; anybody else what
+/// is ambient. (capabilities(7), "Transformation of capabilities during execve()")
+fn set_exactly(exact: &ExactSets, kept: CapabilitySet) -> Result<()> {
+    let may = capabilities(None)?.permitted;
+    let set = |bits: u64| CapabilitySet::from_bits_truncate(bits).intersection(may);
+    let permitted = set(exact.permitted).union(kept.intersection(may));
+    let effective = set(exact.effective).union(kept).intersection(permitted);
+    let inheritable = set(exact.inheritable);
+    let describe = || {
+        let call = format!(
+            "capset(permitted: {}; effective: {}; inheritable: {})",
+            words(permitted),
+            words(effective),
+            words(inheritable)
+        );
+        (call, "capsh --inh=… --user=… -- …".into())
+    };
+    step(DAY, describe, || set_capabilities(None, CapabilitySets { effective, permitted, inheritable }))?;
+    // The kernel lets only what is both permitted and inheritable be ambient.
+    let ambient = set(exact.ambient).intersection(permitted).intersection(inheritable);
+    let describe = || {
+        let call = format!("prctl(PR_CAP_AMBIENT, …): {}", words(ambient));
+        (call, "setpriv --ambient-caps=… …".into())
+    };
+    step(DAY, describe, || {
+        clear_ambient_capability_set()?;
+        ambient.iter().try_for_each(|capability| configure_capability_in_ambient_set(capability, true))
+    })
+}
+
 /// `set` as a list: `CAP_CHOWN, CAP_KILL`.
-pub fn words(set: CapabilitySet) -> String {
+fn words(set: CapabilitySet) -> String {
     let names: Vec<String> = set.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }

@@ -221,7 +221,7 @@ fn write_limits(cgroup: &Path, limits: &Limits) -> Result<()> {
 /// write its process id into cgroup.procs afterwards would be slow, for the kernel
 /// must wait until nobody is forking anywhere; and it would come after the child
 /// could already have used memory. (clone(2), CLONE_INTO_CGROUP)
-fn open(cgroup: &Path) -> Result<OwnedFd> {
+pub fn open(cgroup: &Path) -> Result<OwnedFd> {
     // ANCHOR: day7_task2_open_solution
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(cgroup);
     opened.map(File::into).with_context(|| format!("open {cgroup:?}"))

@@ -38,11 +38,17 @@ const DAY: u8 = 14;
 /// Makes a child of this process that is born in the namespaces `namespaces` of the process that
 /// `join` means, and in `cgroup`. It is not dumpable: nothing of the container can look into it without CAP_SYS_PTRACE.
 pub fn clone_inside(join: &Join, namespaces: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
-    // ANCHOR: day14_task1_clone_inside_solution
+    through_a_go_between(DAY, &|| go_in(join, namespaces, cgroup))
+}
+
+/// Makes a child of this process as `go` does, in a process in between: what that one joins, this one does
+/// not. `day` is the caller's, for the narration.
+pub fn through_a_go_between(day: u8, go: &dyn Fn() -> Result<Clone>) -> Result<Clone> {
+    // ANCHOR: day14_task1_through_a_go_between_solution
     let (told, tell) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let describe = || ("clone3(no flags): a go-between".into(), "nsenter … &".into());
     // SAFETY: this process has one thread.
-    match step(DAY, describe, || unsafe { kernel::clone3(CloneFlags::empty(), None) })? {
+    match step(day, describe, || unsafe { kernel::clone3(CloneFlags::empty(), None) })? {
         Clone::Parent(pid, pidfd) => {
             drop(tell);
             hear_of_it(told, Child::new(pid, pidfd))
@@ -50,7 +56,7 @@ pub fn clone_inside(join: &Join, namespaces: CloneFlags, cgroup: Option<&OwnedFd
         Clone::Child => {
             drop(told);
             explain::in_child();
-            let words = match go_in(join, namespaces, cgroup) {
+            let words = match go() {
                 Ok(Clone::Child) => return Ok(Clone::Child),
                 Ok(Clone::Parent(child, _)) => child.as_raw().to_ne_bytes().to_vec(),
                 Err(error) => [&[0; 4], format!("{error:#}").as_bytes()].concat(),
@@ -59,7 +65,7 @@ pub fn clone_inside(join: &Join, namespaces: CloneFlags, cgroup: Option<&OwnedFd
             kernel::exit_now(0)
         }
     }
-    // ANCHOR_END: day14_task1_clone_inside_solution
+    // ANCHOR_END: day14_task1_through_a_go_between_solution
 }
 // ANCHOR_END: clone_inside
 
@@ -104,7 +110,7 @@ pub fn if_it_ended(error: anyhow::Error) -> anyhow::Error {
 }
 
 /// The runtime: what the go-between has to say, up to its end.
-pub fn hear_of_it(told: OwnedFd, mut go_between: Child) -> Result<Clone> {
+fn hear_of_it(told: OwnedFd, mut go_between: Child) -> Result<Clone> {
     readable(&told, None, "a process to go into the container")?;
     let mut words = Vec::new();
     File::from(told).read_to_end(&mut words).context("hear of the child in the container")?;

@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use crate::capabilities::{device_filter, sets, sysctl, ulimit};
+use crate::cgroups;
 use crate::container::{Container, Mechanism};
 use crate::error::Result;
 use crate::explain::step;
@@ -23,7 +24,6 @@ use crate::netns::bring_loopback_up;
 use crate::rootfs::change_root;
 use crate::rootfs::mount::{Dir, take};
 use crate::rootfs::process::make_workdir;
-use crate::stop::signals::pass_on;
 use crate::userns::birth;
 use crate::wait::Arrived;
 
@@ -36,7 +36,7 @@ use super::resources::Files;
 use super::spec::Spec;
 use super::spec::linux::Linux;
 use super::spec::process::Process;
-use super::store::{Status, Stored};
+use super::store::{Kept, Status, Stored};
 use super::{DAY, cgroup, gate, hooks, process, resources, root, systemd};
 
 /// What a command line says about a container that is to be made.
@@ -149,8 +149,7 @@ impl Bundle {
     }
 
     fn prepare_cgroup(&mut self, container: &mut Container) -> Result<()> {
-        let resources = self.linux.resources.clone().unwrap_or_default();
-        self.limits = resources::files(&resources)?;
+        self.limits = self.linux.resources.as_ref().map(resources::files).transpose()?.unwrap_or_default();
         let id = self.stored()?.kept.id.clone();
         let path = self.linux.cgroups_path.as_deref();
         let Some(place) = cgroup::place(self.wishes.cgroups, path, &id, !self.limits.is_empty())? else {
@@ -162,9 +161,8 @@ impl Bundle {
             stored.kept.scope = place.scope.as_ref().map(|(unit, _)| unit.clone());
             stored.write()?;
         }
-        let by_systemd = place.scope.is_some();
         let place = self.place.insert(place);
-        if !by_systemd {
+        if place.scope.is_none() {
             cgroup::make(&place.dir)?;
             container.parts.cgroup = self.limit_cgroup()?;
         }
@@ -175,7 +173,7 @@ impl Bundle {
     fn limit_cgroup(&self) -> Result<Option<OwnedFd>> {
         let Some(place) = &self.place else { return Ok(None) };
         cgroup::limit(&place.dir, &self.limits)?;
-        let opened = cgroup::open(&place.dir)?;
+        let opened = cgroups::open(&place.dir)?;
         let asked = self.linux.resources.as_ref().map(|resources| &resources.devices[..]).unwrap_or_default();
         if let Some(rules) = devices::rules(asked)?.filter(|_| !crate::ids::are_not_the_hosts()) {
             device_filter::attach(&opened, &rules)?;
@@ -281,13 +279,11 @@ impl Mechanism for Bundle {
         self.stored.iter_mut().for_each(Stored::let_go_of_lock);
         container.parts.shared = None;
         self.shape_namespaces(container)?;
-        let mut kept = self.stored()?.kept.clone();
         let mounts = std::mem::take(&mut self.mounts).into_iter();
         let own_cgroups = self.its.own.contains(CloneFlags::CLONE_NEWCGROUP);
         let ready = mounts.map(|mount| mount.ready(own_cgroups)).collect::<Result<Vec<_>>>()?;
-        kept.process = Some(Identity { pid: std::process::id() as i32, start_time: 0 });
         let called = self.spec.hooks(|hooks| &hooks.create_container);
-        hooks::call(called, "createContainer", &kept, Status::Creating)?;
+        hooks::call(called, "createContainer", &self.kept_inside()?, Status::Creating)?;
 
         let root = Dir::new(container.parts.root.take().context("there is no root")?, "/");
         change_root(&root)?;
@@ -315,11 +311,7 @@ impl Mechanism for Bundle {
     }
 
     fn signalled(&mut self, child: Pid, arrived: Arrived) -> Result<bool> {
-        if self.console.signalled(arrived) {
-            return Ok(true);
-        }
-        pass_on(child, arrived)?;
-        Ok(arrived.signal != libc::SIGTSTP)
+        self.console.signalled(child, arrived)
     }
 
     fn cleanup(&mut self, _container: &mut Container) -> Result<()> {
@@ -331,6 +323,12 @@ impl Mechanism for Bundle {
 // ANCHOR_END: mechanism
 
 impl Bundle {
+    /// Child: what is remembered of it, with the number that it has in there.
+    fn kept_inside(&self) -> Result<Kept> {
+        let process = Some(Identity { pid: std::process::id() as i32, start_time: 0 });
+        Ok(Kept { process, ..self.stored()?.kept.clone() })
+    }
+
     /// Child: what its namespaces are to be, but for its mounts.
     fn shape_namespaces(&mut self, container: &mut Container) -> Result<()> {
         let new = |flag| self.its.new.contains(flag);
@@ -364,9 +362,7 @@ impl Bundle {
         process::set_home(container)?;
         process::settle(&self.linux, &self.process)?;
         sets::bound(container)?;
-        let mut kept = self.stored()?.kept.clone();
-        kept.process = Some(Identity { pid: std::process::id() as i32, start_time: 0 });
-        hooks::plan_for_start(self.spec.hooks(|hooks| &hooks.start_container), kept);
+        hooks::plan_for_start(self.spec.hooks(|hooks| &hooks.start_container), self.kept_inside()?);
         process::set_umask(&self.process);
         Ok(())
     }

@@ -1,9 +1,7 @@
 //! Day 18: the cgroup of a bundle: where its engine wants it in the tree. (kernel: admin-guide/cgroup-v2)
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -140,12 +138,6 @@ pub fn limit(cgroup: &Path, limits: &Files) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// For clone3: the child is born in there.
-pub fn open(cgroup: &Path) -> Result<OwnedFd> {
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(cgroup);
-    opened.map(File::into).with_context(|| format!("open {cgroup:?}"))
 }
 
 /// The processes in `cgroup` and those below it.

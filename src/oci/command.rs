@@ -133,6 +133,18 @@ enum Command {
     Features,
 }
 
+/// What a process and its caller have in common.
+#[derive(Debug, Args)]
+struct Caller {
+    #[arg(long)]
+    pid_file: Option<PathBuf>,
+    #[arg(long)]
+    console_socket: Option<PathBuf>,
+    /// Pass so many open files on, from 3 on
+    #[arg(long, default_value_t = 0)]
+    preserve_fds: u32,
+}
+
 #[derive(Debug, Args)]
 struct Make {
     /// The directory of the bundle
@@ -141,13 +153,8 @@ struct Make {
     /// Its configuration [default: config.json]
     #[arg(short = 'f', long)]
     config: Option<PathBuf>,
-    #[arg(long)]
-    pid_file: Option<PathBuf>,
-    #[arg(long)]
-    console_socket: Option<PathBuf>,
-    /// Pass so many open files on, from 3 on
-    #[arg(long, default_value_t = 0)]
-    preserve_fds: u32,
+    #[command(flatten)]
+    caller: Caller,
     /// For callers of runc: changes nothing
     #[arg(long)]
     no_pivot: bool,
@@ -186,12 +193,8 @@ struct Exec {
     /// A cgroup below the container's
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
-    #[arg(long)]
-    pid_file: Option<PathBuf>,
-    #[arg(long)]
-    console_socket: Option<PathBuf>,
-    #[arg(long, default_value_t = 0)]
-    preserve_fds: u32,
+    #[command(flatten)]
+    caller: Caller,
     id: String,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -312,8 +315,9 @@ fn version() -> String {
 
 impl Make {
     fn execute(self, store: &Store, wishes: Wishes) -> Result<u8> {
-        let wishes = Wishes { pid_file: self.pid_file, console_socket: self.console_socket, ..wishes };
-        life::make(store, &self.id, &self.bundle, self.config.as_deref(), self.preserve_fds, wishes)
+        let wishes =
+            Wishes { pid_file: self.caller.pid_file, console_socket: self.caller.console_socket, ..wishes };
+        life::make(store, &self.id, &self.bundle, self.config.as_deref(), self.caller.preserve_fds, wishes)
     }
 }
 
@@ -331,10 +335,10 @@ impl Exec {
             no_new_privileges: self.no_new_privs,
             apparmor: self.apparmor,
             cgroup: self.cgroup,
-            pid_file: self.pid_file,
-            console_socket: self.console_socket,
+            pid_file: self.caller.pid_file,
+            console_socket: self.caller.console_socket,
             detach: self.detach,
-            passed_files: self.preserve_fds,
+            passed_files: self.caller.preserve_fds,
         };
         exec::run(store, &self.id, wishes)
     }

@@ -14,11 +14,12 @@ use crate::error::Result;
 use crate::logs::terminal;
 use crate::logs::wires::Wires;
 use crate::rootfs::mount::Dir;
+use crate::stop::signals::pass_on;
 use crate::wait::Arrived;
 
 use super::spec::process::Process;
 
-/// Who has the other end of the terminal.
+/// Where the other end of the terminal is.
 #[derive(Debug, Default)]
 pub enum Console {
     /// There is none.
@@ -56,8 +57,8 @@ impl Console {
     }
 
     /// Child: opens the terminal in the devpts of `dev`, or of its own /dev if that is `None`.
-    pub fn open(&mut self, container: &mut Container, process: &Process, dev: Option<Dir>) -> Result<()> {
-        let stdio = match std::mem::take(self) {
+    pub fn open(self, container: &mut Container, process: &Process, dev: Option<Dir>) -> Result<()> {
+        let stdio = match self {
             Console::None => return Ok(()),
             Console::Person(wires) => wires.open_terminal(dev)?.context("there is no terminal")?,
             Console::Engine(socket) => {
@@ -86,9 +87,14 @@ impl Console {
         if let Console::Person(wires) = self { wires.connect(child) } else { Ok(()) }
     }
 
-    /// A signal has reached this program. Returns whether it was for the terminal.
-    pub fn signalled(&self, arrived: Arrived) -> bool {
-        matches!(self, Console::Person(wires) if wires.signalled(arrived))
+    /// A signal has reached this program: it is for the terminal, or for `child`. Returns whether that was all.
+    pub fn signalled(&self, child: Pid, arrived: Arrived) -> Result<bool> {
+        if matches!(self, Console::Person(wires) if wires.signalled(arrived)) {
+            return Ok(true);
+        }
+        pass_on(child, arrived)?;
+        // A runtime that is told to stop, as by Ctrl-Z, still does that itself.
+        Ok(arrived.signal != libc::SIGTSTP)
     }
 
     /// Parent, when the command has ended.

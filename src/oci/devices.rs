@@ -14,30 +14,13 @@ use crate::capabilities::node::{Kind, MKNOD, READ, WRITE};
 use crate::error::Result;
 use crate::explain::{shell, step};
 use crate::kernel;
+use crate::rootfs::devices::{DEVICES, LINKS};
 use crate::rootfs::mount::{Dir, attach_on, take};
 use crate::rootfs::planned::{find, make_parents};
 
 use super::DAY;
 use super::spec::linux::Device;
 use super::spec::resources::DeviceRule;
-
-/// Every container has these: name, major and minor number.
-const USUAL: [(&str, i64, i64); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-
-const LINKS: [(&str, &str); 5] = [
-    ("/proc/self/fd", "/dev/fd"),
-    ("/proc/self/fd/0", "/dev/stdin"),
-    ("/proc/self/fd/1", "/dev/stdout"),
-    ("/proc/self/fd/2", "/dev/stderr"),
-    ("pts/ptmx", "/dev/ptmx"),
-];
 
 /// Whether the host's nodes are mounted, instead of made anew.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,11 +52,11 @@ pub fn others_are_asked(cgroup: &OwnedFd) -> bool {
 impl Nodes {
     /// Parent. `with_usual`: whether its /dev is its own.
     pub fn plan(asked: &[Device], with_usual: bool, hosts: Hosts) -> Result<Nodes> {
-        let usual = USUAL.iter().filter(|_| with_usual).map(|(path, major, minor)| Device {
+        let usual = DEVICES.iter().filter(|_| with_usual).map(|(path, major, minor)| Device {
             path: path.into(),
             kind: "c".into(),
-            major: *major,
-            minor: *minor,
+            major: *major as i64,
+            minor: *minor as i64,
             ..Device::default()
         });
         let mut devices: Vec<Device> = asked.to_vec();
@@ -228,7 +211,7 @@ fn deny(rules: &mut Vec<Rule>, rule: Rule, all: bool) -> Result<()> {
 
 fn usual() -> impl Iterator<Item = Rule> {
     let all = MKNOD | READ | WRITE;
-    let numbers = USUAL.iter().map(|(_, major, minor)| (Some(*major as u32), Some(*minor as u32)));
+    let numbers = DEVICES.iter().map(|(_, major, minor)| (Some(*major as u32), Some(*minor as u32)));
     // The console, the maker of pseudo-terminals, and these.
     let numbers = numbers.chain([(Some(5), Some(1)), (Some(5), Some(2)), (Some(136), None)]);
     let used = numbers.map(move |(major, minor)| Rule { kind: Kind::Character, major, minor, access: all });
@@ -268,7 +251,7 @@ mod tests {
             let rules = rules(asked).ok().flatten().unwrap_or_default();
             rules.iter().map(Rule::to_string).collect::<Vec<_>>()
         };
-        assert_eq!(words(std::slice::from_ref(&none)).len(), USUAL.len() + 5);
+        assert_eq!(words(std::slice::from_ref(&none)).len(), DEVICES.len() + 5);
         assert!(words(&[none.clone(), rule(true, "c", 10, 229, "rw")]).contains(&"c 10:229 rw".to_string()));
         let taken = [none.clone(), rule(true, "c", 10, 229, "rw"), rule(false, "c", 10, -1, "w")];
         assert!(words(&taken).contains(&"c 10:229 r".to_string()));

@@ -7,6 +7,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Pid, setsid};
 
 use crate::capabilities::sets;
+use crate::cgroups;
 use crate::container::{self, Container, Join, Mechanism};
 use crate::error::Result;
 use crate::exec::{join, program};
@@ -14,7 +15,6 @@ use crate::explain::step;
 use crate::identity::become_root_inside;
 use crate::metadata::freezer::is_frozen;
 use crate::plan::Plan;
-use crate::stop::signals::pass_on;
 use crate::wait::Arrived;
 
 use super::bundle::write_pid;
@@ -24,7 +24,7 @@ use super::spec::linux::Linux;
 use super::spec::process::Process;
 use super::spec::read_json;
 use super::store::{Kept, Status, Store};
-use super::{DAY, cgroup, process};
+use super::{DAY, process};
 
 /// What a command line says about a process that is to be made.
 #[derive(Debug, Default)]
@@ -140,7 +140,7 @@ impl Mechanism for More {
             if below.components().any(|part| !matches!(part, Component::Normal(_))) {
                 bail!("--cgroup {below:?}: expected a path below the container's cgroup, without . and ..");
             }
-            container.parts.cgroup = Some(cgroup::open(&place.join(below))?);
+            container.parts.cgroup = Some(cgroups::open(&place.join(below))?);
         }
         let oom_score_adj = container.plan.privileges.oom_score_adj;
         container.parts.join = Some(Join { process: first.into(), by: join::clone_inside, oom_score_adj });
@@ -186,10 +186,6 @@ impl Mechanism for More {
     }
 
     fn signalled(&mut self, child: Pid, arrived: Arrived) -> Result<bool> {
-        if self.console.signalled(arrived) {
-            return Ok(true);
-        }
-        pass_on(child, arrived)?;
-        Ok(arrived.signal != libc::SIGTSTP)
+        self.console.signalled(child, arrived)
     }
 }

@@ -1,7 +1,6 @@
 //! Day 18: the commands that make, start and end a container.
 
 use std::path::{Path, PathBuf, absolute};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
@@ -14,6 +13,7 @@ use crate::metadata::freezer;
 use crate::metadata::record::boot_id;
 use crate::metadata::traces;
 use crate::plan::Plan;
+use crate::supervise::pause;
 use crate::wait::{PATIENCE, told_to_end};
 
 use super::bundle::{Bundle, Wishes};
@@ -141,17 +141,6 @@ pub fn freeze(store: &Store, id: &str, frozen: bool) -> Result<u8> {
     if !frozen {
         return freezer::thaw(DAY, &cgroup).map(|()| 0);
     }
-    crate::files::write(cgroup.join(freezer::FREEZE), "1").context("pause the container")?;
-    let since = std::time::Instant::now();
-    let is_frozen = || {
-        crate::files::read(cgroup.join("cgroup.events"))
-            .is_ok_and(|text| String::from_utf8_lossy(&text).contains("frozen 1"))
-    };
-    while !is_frozen() {
-        if since.elapsed() > PATIENCE {
-            bail!("container {id} is not held up yet: one of its processes is in the kernel");
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    pause::freeze(&cgroup).with_context(|| format!("container {id}"))?;
     Ok(0)
 }

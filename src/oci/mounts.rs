@@ -53,7 +53,7 @@ pub fn plan(mounts: &[spec::Mount], bundle: &Path) -> Result<Vec<Planned>> {
 
 // ANCHOR: plan_one
 fn plan_one(mount: &spec::Mount, bundle: &Path) -> Result<Planned> {
-    let mut options = Options::parse(&mount.options)?;
+    let mut options = Options::parse(&mount.options);
     let kind = mount.kind.as_deref().filter(|kind| !kind.is_empty()).unwrap_or("none");
     if kind == "bind" && options.bind.is_none() {
         options.bind = Some(false);

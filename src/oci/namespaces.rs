@@ -17,8 +17,8 @@ use nix::unistd::{Pid, pipe2};
 use crate::clone::options;
 use crate::container::{Container, Shared};
 use crate::error::Result;
-use crate::exec::join::hear_of_it;
-use crate::explain::{self, step};
+use crate::exec::join::through_a_go_between;
+use crate::explain::step;
 use crate::files;
 use crate::inherited;
 use crate::kernel::{self, Clone};
@@ -101,10 +101,14 @@ fn kind(namespace: &Namespace) -> Result<CloneFlags> {
     Ok(*flag)
 }
 
+/// The specification's name of a kind.
+fn name_of(flag: CloneFlags) -> &'static str {
+    KINDS.iter().find(|(_, other)| *other == flag).map_or("", |(name, _)| *name)
+}
+
 /// Where the kernel has that of this process.
 fn runtimes_own(flag: CloneFlags) -> String {
-    let name = KINDS.iter().find(|(_, other)| *other == flag).map_or("", |(name, _)| *name);
-    let name = match name {
+    let name = match name_of(flag) {
         "network" => "net",
         "mount" => "mnt",
         name => name,
@@ -120,9 +124,9 @@ fn open_namespace(path: &Path, flag: CloneFlags) -> Result<Option<OwnedFd>> {
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = opened.with_context(|| format!("open the namespace {path:?}"))?;
     if kernel::kind_of_namespace(file.as_fd()).ok() != Some(flag.bits()) {
-        let name = KINDS.iter().find(|(_, other)| *other == flag).map_or("", |(name, _)| *name);
         bail!(
-            "linux.namespaces: {path:?} is no namespace of the type {name}; expected one, such as /proc/PID/ns/…"
+            "linux.namespaces: {path:?} is no namespace of the type {}; expected one, such as /proc/PID/ns/…",
+            name_of(flag)
         );
     }
     let (found, own) = (file.metadata()?, fs::metadata(runtimes_own(flag))?);
@@ -144,26 +148,7 @@ fn clocks(linux: &Linux, new: CloneFlags) -> Result<Option<String>> {
 // ANCHOR: clone_into
 /// Makes a child of this process in the namespaces of `shared`, and in new ones.
 fn clone_into(shared: &Shared, new: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
-    let (told, tell) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let describe = || ("clone3(no flags): a go-between".into(), "nsenter … &".into());
-    // SAFETY: this process has one thread.
-    match step(DAY, describe, || unsafe { kernel::clone3(CloneFlags::empty(), None) })? {
-        Clone::Parent(pid, pidfd) => {
-            drop(tell);
-            hear_of_it(told, Child::new(pid, pidfd))
-        }
-        Clone::Child => {
-            drop(told);
-            explain::in_child();
-            let words = match go_between(shared, new, cgroup) {
-                Ok(Clone::Child) => return Ok(Clone::Child),
-                Ok(Clone::Parent(child, _)) => child.as_raw().to_ne_bytes().to_vec(),
-                Err(error) => [&[0; 4], format!("{error:#}").as_bytes()].concat(),
-            };
-            let _ = std::io::Write::write_all(&mut File::from(tell), &words);
-            kernel::exit_now(0)
-        }
-    }
+    through_a_go_between(DAY, &|| go_between(shared, new, cgroup))
 }
 // ANCHOR_END: clone_into
 

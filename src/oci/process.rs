@@ -6,9 +6,8 @@ use std::ffi::{OsStr, OsString};
 use anyhow::{Context, bail};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid};
-use rustix::thread::CapabilitySet;
 
-use crate::capabilities::{exact, labels, sets, ulimit};
+use crate::capabilities::{labels, sets, ulimit};
 use crate::container::Container;
 use crate::error::Result;
 use crate::exec::stay_inside;
@@ -42,7 +41,7 @@ pub fn fill(container: &mut Container, process: &Process) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(process.user.uid), Gid::from_raw(process.user.gid));
     container.parts.user = Some(User { uid, gid, groups: gids });
     container.parts.last_steps.place = Some(stay_inside);
-    container.parts.last_steps.privileges = Some(exact::give_up_the_rest);
+    container.parts.last_steps.privileges = Some(sets::give_up_the_rest);
     Ok(())
 }
 
@@ -75,10 +74,7 @@ fn privileges(process: &Process) -> Result<Privileges> {
 
 /// The bits of the names. What this kernel does not know, nobody can have.
 fn exact(named: &Capabilities) -> ExactSets {
-    let bits = |names: &[String]| {
-        let known = names.iter().filter_map(|name| CapabilitySet::from_name(name.strip_prefix("CAP_")?));
-        known.fold(0, |bits, capability| bits | capability.bits())
-    };
+    let bits = |names: &[String]| sets::set_of(names).bits();
     ExactSets {
         bounding: bits(&named.bounding),
         effective: bits(&named.effective),

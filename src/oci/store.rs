@@ -167,7 +167,7 @@ impl Store {
         all
     }
 
-    /// An id is the name of a directory, so it has no slash, and is none of the two that every one has.
+    /// An id is the name of a directory: it has no slash, and is neither `.` nor `..`.
     fn dir(&self, id: &str) -> Result<PathBuf> {
         let fine = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         if id.is_empty() || id.len() > 1024 || id == "." || id == ".." || !id.chars().all(fine) {

@@ -21,7 +21,7 @@ const DAY: u8 = 3;
 // ANCHOR: dev
 /// Every program expects these, and all of them are harmless: name, major and
 /// minor number. (kernel: admin-guide/devices.txt)
-const DEVICES: [(&str, u64, u64); 6] = [
+pub const DEVICES: [(&str, u64, u64); 6] = [
     ("/dev/null", 1, 3),
     ("/dev/zero", 1, 5),
     ("/dev/full", 1, 7),
@@ -30,7 +30,8 @@ const DEVICES: [(&str, u64, u64); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
-const LINKS: [(&str, &str); 5] = [
+/// And these: where each leads, and its place.
+pub const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
     ("/proc/self/fd/1", "/dev/stdout"),

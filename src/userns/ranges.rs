@@ -146,7 +146,7 @@ fn take_turn() -> Result<Turn> {
     loop {
         make_private(Path::new(RUN))?;
         let turn = match File::open(RUN) {
-            // The last one has removed it meanwhile.
+            // Whoever had the last turn has removed it meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             turn => turn.with_context(|| format!("open {RUN}"))?,
         };
