@@ -76,7 +76,7 @@ fn task1_what_is_no_option_of_a_mount_is_the_file_systems() {
 
 #[test]
 fn task1_features_names_the_options_that_are_understood() {
-    let features = Engine::new("").call(&["features"]).success();
+    let features = Engine::that_only_reads().call(&["features"]).success();
     let document: Value = serde_json::from_slice(&features.get_output().stdout).unwrap();
     let words: Vec<&str> =
         document["mountOptions"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
@@ -156,7 +156,7 @@ fn leaves_of(value: &impl serde::Serialize) -> BTreeMap<String, Value> {
 
 #[test]
 fn task1_what_engines_write_is_what_another_crate_reads_too() {
-    let engine = Engine::new("");
+    let engine = Engine::that_only_reads();
     let ours = engine.config.to_string();
     for (name, text) in WRITTEN.into_iter().chain([("tiny-runc spec", &ours[..])]) {
         let read = Spec::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error:#}"));
@@ -248,7 +248,7 @@ fn last_line(log: &Path) -> String {
 
 #[test]
 fn task7_callers_of_runc_read_its_version_and_its_log() {
-    let engine = Engine::new("");
+    let engine = Engine::that_only_reads();
     let lines = contains("tiny-runc version ").and(contains("\nspec: 1."));
     let version = engine.call(&["--version"]).success().stdout(lines);
     let version = String::from_utf8(version.get_output().stdout.clone()).unwrap();
@@ -269,7 +269,7 @@ fn task7_callers_of_runc_read_its_version_and_its_log() {
 
 #[test]
 fn task7_an_error_is_one_line_whatever_is_in_it() {
-    let engine = Engine::new("");
+    let engine = Engine::that_only_reads();
     engine.call(&["state", "a\n\"b", "--log", "text"]).code(1);
     let text = engine.text("text");
     assert_eq!(text.lines().count(), 1, "one line: {text}");

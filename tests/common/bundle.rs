@@ -25,24 +25,33 @@ pub struct Engine {
 impl Engine {
     /// Of busybox and `script`, with the configuration that `spec` writes, without a terminal.
     pub fn new(script: &str) -> Engine {
-        Engine::in_world(World::new(), script)
+        Engine::that_only_reads().of_busybox(script)
     }
 
     /// The same, not in memory: see [`World::on_disk`].
     pub fn on_disk(script: &str) -> Engine {
-        Engine::in_world(World::on_disk(), script)
+        Engine::in_world(World::on_disk()).of_busybox(script)
     }
 
-    fn in_world(world: World, script: &str) -> Engine {
+    /// With no root file system, for calls that run nothing: it is there before `make rootfs`.
+    pub fn that_only_reads() -> Engine {
+        Engine::in_world(World::new())
+    }
+
+    fn in_world(world: World) -> Engine {
         let mut engine = Engine { config: Value::Null, world };
         let spec = engine.tiny_runc(&["spec"]).output().unwrap();
         spec.assert().success();
         let text = fs::read(engine.path("config.json")).unwrap();
         engine.config = serde_json::from_slice(&text).unwrap();
-        engine.config["process"]["terminal"] = json!(false);
-        engine.config["root"]["path"] = json!(busybox());
-        engine.has_script(script);
         engine
+    }
+
+    fn of_busybox(mut self, script: &str) -> Engine {
+        self.config["process"]["terminal"] = json!(false);
+        self.config["root"]["path"] = json!(busybox());
+        self.has_script(script);
+        self
     }
 
     /// From now on the command is this one.
