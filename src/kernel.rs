@@ -347,6 +347,43 @@ pub fn set_io_priority(class: i32, priority: i32) -> io::Result<()> {
     }
 }
 
+/// Sets when this process gets a processor; `attributes.size` is filled in here. Errors: sched_setattr(2);
+/// EPERM is the lack of CAP_SYS_NICE. (day 18)
+pub fn set_scheduler(attributes: libc::sched_attr) -> io::Result<()> {
+    /// libc's is the kernel's first one. With SCHED_FLAG_UTIL_CLAMP_MIN or _MAX the kernel wants two fields more,
+    /// for which the specification has no words: 0.
+    #[repr(C)]
+    struct Attributes {
+        first: libc::sched_attr,
+        least_utilization: u32,
+        most_utilization: u32,
+    }
+    let mut all = Attributes { first: attributes, least_utilization: 0, most_utilization: 0 };
+    all.first.size = size_of_val(&all) as u32;
+    let (this_process, no_flags) = (0, 0);
+    // SAFETY: the kernel reads `all`, as many bytes as it says that there are.
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, this_process, &raw const all, no_flags) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Sets from which memory nodes this process gets its memory: of `nodes` each bit is one, and no element
+/// means none. `mode` has its flags in it. Errors: set_mempolicy(2). (day 18)
+pub fn set_memory_policy(mode: c_int, nodes: &[u64]) -> io::Result<()> {
+    // The kernel takes one off: so many bits it does not read.
+    let (place, bits) = if nodes.is_empty() {
+        (std::ptr::null(), 0)
+    } else {
+        (nodes.as_ptr(), nodes.len() * u64::BITS as usize + 1)
+    };
+    // SAFETY: the kernel reads as many bits as there are in `nodes`.
+    match unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, place, bits) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 fn set_mount(dir: BorrowedFd, path: &CStr, flags: c_int, set: u64, propagation: u64) -> io::Result<()> {
     // Zero means "leave as it is".
     let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };

@@ -32,12 +32,13 @@ use super::console::Console;
 use super::devices::{self, Hosts, Nodes};
 use super::mounts::{self, Planned};
 use super::namespaces::{self, Its, Users};
+use super::net_devices::{self, Moving};
 use super::resources::Files;
 use super::spec::Spec;
 use super::spec::linux::Linux;
 use super::spec::process::Process;
 use super::store::{Kept, Status, Stored};
-use super::{DAY, cgroup, gate, hooks, process, resources, root, systemd};
+use super::{DAY, cgroup, gate, hooks, numa, process, resources, root, systemd};
 
 /// What a command line says about a container that is to be made.
 #[derive(Debug, Default)]
@@ -68,6 +69,7 @@ pub struct Bundle {
     limits: Files,
     place: Option<Place>,
     nodes: Nodes,
+    interfaces: Vec<Moving>,
     null: Option<OwnedFd>,
     console: Console,
 }
@@ -90,6 +92,7 @@ impl Bundle {
             limits: vec![],
             place: None,
             nodes: Nodes::default(),
+            interfaces: vec![],
             null: None,
             console: Console::None,
         })
@@ -116,16 +119,10 @@ impl Bundle {
                 "hostname and domainname need a namespace of the type uts; add one to linux.namespaces, or omit them"
             );
         }
-        let missing = [
-            ("linux.intelRdt", self.linux.intel_rdt.is_some()),
-            ("linux.memoryPolicy", self.linux.memory_policy.is_some()),
-            ("linux.netDevices", self.linux.net_devices.as_ref().is_some_and(|devices| !devices.is_empty())),
-            ("process.scheduler", self.process.scheduler.is_some()),
-        ];
-        if let Some((what, _)) = missing.iter().find(|(_, is_there)| *is_there) {
-            bail!("{what} is not supported by this runtime; omit it (`features` lists what is)");
+        if self.linux.intel_rdt.is_some() {
+            bail!("linux.intelRdt is not supported by this runtime; omit it (`features` lists what is)");
         }
-        Ok(())
+        numa::check(&self.linux)
     }
 
     fn prepare_root(&mut self, container: &mut Container) -> Result<()> {
@@ -216,6 +213,7 @@ impl Mechanism for Bundle {
         self.users = Users::of(&self.linux, self.its)?;
         self.check()?;
         process::fill(container, &self.process)?;
+        self.interfaces = net_devices::plan(&self.linux, self.its)?;
         process::tell_of_sockets(container);
         if let Some(shared) = &mut container.parts.shared {
             shared.oom_score_adj = container.plan.privileges.oom_score_adj;
@@ -263,6 +261,7 @@ impl Mechanism for Bundle {
         if let Some(file) = &self.wishes.pid_file {
             write_pid(file, child)?;
         }
+        net_devices::move_in(&self.interfaces, child)?;
         for (moment, called) in [
             ("prestart", self.spec.hooks(|hooks| &hooks.prestart)),
             ("createRuntime", self.spec.hooks(|hooks| &hooks.create_runtime)),
@@ -343,10 +342,11 @@ impl Bundle {
         if new(CloneFlags::CLONE_NEWNET) {
             bring_loopback_up()?;
         }
-        // The hooks on the host come before those in here; files are mapped to ids before they are seen; and
-        // systemd needs a process, to make it a cgroup.
+        // The hooks on the host come before those in here; files are mapped to ids before they are seen;
+        // systemd needs a process, to make it a cgroup; and interfaces come before what is set of them.
         let by_systemd = self.place.as_ref().is_some_and(|place| place.scope.is_some());
-        if by_systemd || self.spec.hooks.is_some() || self.mounts.iter().any(Planned::is_mapped) {
+        let by_parent = by_systemd || !self.interfaces.is_empty();
+        if by_parent || self.spec.hooks.is_some() || self.mounts.iter().any(Planned::is_mapped) {
             container.parts.pass_the_gate()?;
         }
         if new(CloneFlags::CLONE_NEWCGROUP) {

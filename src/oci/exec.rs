@@ -24,7 +24,7 @@ use super::spec::linux::Linux;
 use super::spec::process::Process;
 use super::spec::read_json;
 use super::store::{Kept, Status, Store};
-use super::{DAY, process};
+use super::{DAY, process, schedule};
 
 /// What a command line says about a process that is to be made.
 #[derive(Debug, Default)]
@@ -150,7 +150,7 @@ impl Mechanism for More {
         let socket = self.wishes.console_socket.as_deref();
         self.console = Console::new(container, &self.process, socket, self.wishes.detach)?;
         container.parts.left_alone = self.wishes.detach;
-        Ok(())
+        schedule::begin_on_its_processors(&self.process)
     }
 
     fn enter(&mut self, container: &mut Container) -> Result<()> {
@@ -166,6 +166,7 @@ impl Mechanism for More {
             step(DAY, || ("setsid()".into(), "setsid …".into()), setsid)?;
         }
         process::set_home(container)?;
+        schedule::stay_on_its_processors(&self.process)?;
         process::settle(&self.linux, &self.process)?;
         sets::bound(container)?;
         process::set_umask(&self.process);

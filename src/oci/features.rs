@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::seccomp::profile::FLAGS;
 
 use super::namespaces::KINDS;
+use super::numa;
+use super::numbers::names;
 use super::options::Options;
 use super::spec::VERSION;
 
@@ -40,6 +42,8 @@ pub fn document() -> Value {
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
+            "memoryPolicy": {"modes": names(&numa::MODES), "flags": names(&numa::FLAGS)},
+            "netDevices": {"enabled": true},
             "mountExtensions": {"idmap": {"enabled": true}},
         },
         "annotations": {},

@@ -17,6 +17,7 @@
 //! | `store` | what is remembered of a container, and how it fares |
 //! | `bundle` | the mechanism: from a bundle to a `Container` |
 //! | `process`, `namespaces`, `mounts`, `devices`, `cgroup`, `resources`, `hooks`, `gate` | its parts |
+//! | `schedule`, `numa`, `net_devices` | its processors, its memory nodes, its interfaces |
 //! | `life`, `exec`, `running` | the commands |
 //! | `log` | errors, for engines |
 
@@ -34,11 +35,15 @@ pub mod life;
 pub mod log;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
+pub mod numa;
+pub mod numbers;
 pub mod options;
 pub mod process;
 pub mod resources;
 pub mod root;
 pub mod running;
+pub mod schedule;
 pub mod spec;
 pub mod store;
 pub mod systemd;

@@ -20,9 +20,9 @@ use crate::rootfs::process::home_of;
 use crate::seccomp::attach;
 use crate::seccomp::profile::Profile;
 
-use super::DAY;
 use super::spec::linux::Linux;
 use super::spec::process::{Capabilities, Process, Rlimit};
+use super::{DAY, numa, schedule};
 
 /// Parent: what `process` says, as fields of `container`.
 pub fn fill(container: &mut Container, process: &Process) -> Result<()> {
@@ -32,6 +32,7 @@ pub fn fill(container: &mut Container, process: &Process) -> Result<()> {
     if !process.cwd.starts_with('/') {
         bail!("process.cwd is {:?}; expected an absolute path, such as /", process.cwd);
     }
+    schedule::check(process)?;
     let plan = &mut container.plan;
     plan.command = process.args.iter().map(OsString::from).collect();
     plan.environment = environment(&process.env)?;
@@ -151,7 +152,7 @@ pub fn set_umask(process: &Process) {
     umask(Mode::from_bits_truncate(process.user.umask.unwrap_or(0o022)));
 }
 
-/// Child: its execution domain, and when it gets a disk.
+/// Child: its execution domain, its memory nodes, and when it gets a disk and a processor.
 pub fn settle(linux: &Linux, process: &Process) -> Result<()> {
     if let Some(personality) = &linux.personality {
         let domain = match personality.domain.as_str() {
@@ -175,7 +176,8 @@ pub fn settle(linux: &Linux, process: &Process) -> Result<()> {
         let describe = || (format!("ioprio_set({class}, {})", io.priority), "ionice …".into());
         step(DAY, describe, || kernel::set_io_priority(class, io.priority))?;
     }
-    Ok(())
+    numa::apply(linux)?;
+    schedule::apply(process)
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub struct Linux {
     pub intel_rdt: Option<serde_json::Value>,
     /// On which memory nodes it allocates. (1.3)
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_policy: Option<serde_json::Value>,
+    pub memory_policy: Option<MemoryPolicy>,
     /// Which other system it looks like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub personality: Option<Personality>,
@@ -133,6 +133,20 @@ pub struct Device {
 pub struct NetDevice {
     /// What it is called inside; nothing: the same.
     pub name: Option<String>,
+}
+
+/// From which memory nodes memory comes. (set_mempolicy(2))
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryPolicy {
+    /// `MPOL_BIND`.
+    pub mode: String,
+    /// A list, such as `0-3,7`.
+    #[serde(deserialize_with = "or_null", skip_serializing_if = "String::is_empty")]
+    pub nodes: String,
+    /// `MPOL_F_STATIC_NODES`.
+    #[serde(deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
 }
 
 /// An execution domain. (personality(2))
