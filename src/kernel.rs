@@ -1,7 +1,7 @@
 //! The few system calls that no library wraps. All `unsafe` of the runtime is
 //! in this file.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_long};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -274,12 +274,16 @@ pub fn keep_only_the_standard_streams(command: &mut std::process::Command) {
     unsafe { command.pre_exec(close) };
 }
 
-/// Has a program begin with no signal blocked, as nearly all are in the runtime. (sigprocmask(2))
-pub fn unblock_all_signals(command: &mut std::process::Command) {
+/// Has a program begin with no signal blocked, as nearly all are in the runtime, and end with whoever called
+/// it. (sigprocmask(2), PR_SET_PDEATHSIG(2const))
+pub fn begin_as_a_hook(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
-    let unblock = || Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?);
-    // SAFETY: between fork and exec it does one system call, and allocates nothing.
-    unsafe { command.pre_exec(unblock) };
+    let begin = || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?)
+    };
+    // SAFETY: between fork and exec it does two system calls, and allocates nothing.
+    unsafe { command.pre_exec(begin) };
 }
 
 /// Adds `flags`, of mount_setattr(2), to those of the mount at `path` in `dir`, or of
@@ -493,6 +497,10 @@ pub fn kind_of_namespace(file: BorrowedFd) -> io::Result<c_int> {
 /// and becomes: classic BPF, each instruction as its eight bytes. There is no way back. (seccomp(2),
 /// SECCOMP_SET_MODE_FILTER)
 pub fn attach_call_filter(program: &[[u8; 8]], flags: u32) -> io::Result<()> {
+    set_call_filter(program, flags).map(drop)
+}
+
+fn set_call_filter(program: &[[u8; 8]], flags: u32) -> io::Result<c_long> {
     const SECCOMP_SET_MODE_FILTER: c_int = 1;
     /// The kernel's `struct sock_fprog`.
     #[repr(C)]
@@ -505,7 +513,16 @@ pub fn attach_call_filter(program: &[[u8; 8]], flags: u32) -> io::Result<()> {
     // SAFETY: the kernel reads `program` and as many instructions as it says there are.
     match unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) } {
         -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+        answer => Ok(answer),
     }
 }
 // ANCHOR_END: seccomp
+
+/// The same, with a descriptor by which a program gets the calls that it decides about. (seccomp(2),
+/// SECCOMP_FILTER_FLAG_NEW_LISTENER; seccomp_unotify(2))
+pub fn attach_call_filter_and_listen(program: &[[u8; 8]], flags: u32) -> io::Result<OwnedFd> {
+    const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 1 << 3;
+    let descriptor = set_call_filter(program, flags | SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: with this flag the kernel answers with a new descriptor, which is ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as c_int) })
+}

@@ -8,6 +8,7 @@
 //! | an exit code and a message, after that byte or without it | the child failed, and says why |
 //! | end of file at once | the child was killed before it came so far |
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,7 +39,11 @@ pub struct Hearing(OwnedFd);
 
 /// The child's end.
 #[derive(Debug)]
-pub struct Report(OwnedFd);
+pub struct Report {
+    pipe: OwnedFd,
+    /// See [`Report::go_on_alone`].
+    is_alone: Cell<bool>,
+}
 
 /// What a child has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +56,7 @@ pub enum Heard {
 
 /// The two ends of something else than a pipe of this process's: of a FIFO. (day 18; fifo(7))
 pub fn of(hearing: OwnedFd, report: OwnedFd) -> (Hearing, Report) {
-    (Hearing(hearing), Report(report))
+    (Hearing(hearing), Report::by(report))
 }
 
 /// The parent's end alone, of what is another process's child. (day 18)
@@ -62,23 +67,37 @@ pub fn hear_from(hearing: OwnedFd) -> Hearing {
 /// The two ends. The kernel closes the child's at exec (O_CLOEXEC).
 pub fn pipe() -> Result<(Hearing, Report)> {
     let (hearing, report) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    Ok((Hearing(hearing), Report(report)))
+    Ok((Hearing(hearing), Report::by(report)))
 }
 
 impl Report {
+    fn by(pipe: OwnedFd) -> Report {
+        Report { pipe, is_alone: Cell::new(false) }
+    }
+
     /// The last thing before execve. Should that fail, [`Report::fail`] can still say so.
     pub fn about_to_exec(&self) -> nix::Result<()> {
-        nix::unistd::write(&self.0, &[ABOUT_TO_EXEC]).map(drop)
+        if self.is_alone.get() {
+            return Ok(());
+        }
+        nix::unistd::write(&self.pipe, &[ABOUT_TO_EXEC]).map(drop)
+    }
+
+    /// If whoever has started it has ended since, it goes on all the same: a word to nobody would be the end of
+    /// it, by SIGPIPE. (day 18)
+    pub fn go_on_alone(&self) -> Result<()> {
+        self.is_alone.set(self.nobody_hears()?);
+        Ok(())
     }
 
     /// All is ready, and it waits to be started. Whoever hears this need not stay. (day 18)
     pub fn waits(&self) -> nix::Result<()> {
-        nix::unistd::write(&self.0, &[WAITS]).map(drop)
+        nix::unistd::write(&self.pipe, &[WAITS]).map(drop)
     }
 
     /// Has the parent died? Then nobody holds the other end any more.
     pub fn nobody_hears(&self) -> Result<bool> {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::empty())];
         poll(&mut fds, PollTimeout::ZERO).context("poll the report pipe")?;
         Ok(fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)))
     }
@@ -87,17 +106,17 @@ impl Report {
     pub fn fail(self, exit_code: u8, message: &str) -> ! {
         // In one write: killed between two, it would leave half a report. If nobody
         // reads it there is nobody to tell.
-        let _ = File::from(self.0).write_all(&[&[exit_code], message.as_bytes()].concat());
+        let _ = File::from(self.pipe).write_all(&[&[exit_code], message.as_bytes()].concat());
         kernel::exit_now(exit_code)
     }
 
     /// From here on a panic in the child is reported like any other error: the learner's
     /// `todo!()`, above all. Left alone it would end PID 1 as if by a segmentation fault.
     pub fn report_panics(&self) -> Result<()> {
-        let pipe = self.0.try_clone().context("duplicate the report pipe")?;
+        let pipe = self.pipe.try_clone().context("duplicate the report pipe")?;
         std::panic::set_hook(Box::new(move |panic| {
             if let Ok(pipe) = pipe.try_clone() {
-                Report(pipe).fail(RUNTIME_ERROR, &format!("in the container: {panic}"))
+                Report::by(pipe).fail(RUNTIME_ERROR, &format!("in the container: {panic}"))
             }
         }));
         Ok(())

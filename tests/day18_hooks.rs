@@ -136,6 +136,34 @@ fn task5_start_container_is_called_inside_by_start() {
     assert_eq!(engine.text("output"), "", "its command has not run");
 }
 
+#[test]
+#[ignore = "privileged: make vm-test"]
+fn task5_hooks_see_the_root_with_its_mounts_and_mount_more_in_it() {
+    let mut engine = Engine::new("cat /tmp/file /more/file; umask");
+    let root = engine.copy_of_rootfs("rootfs");
+    fs::create_dir(root.join("more")).unwrap();
+    engine.config["root"]["path"] = json!("rootfs");
+    engine.mount(json!({"destination": "/tmp", "type": "tmpfs"}));
+    let root = root.display();
+    // On the host one sees it by way of the container's process.
+    let on_the_host = format!(
+        r#"cd /proc/$(sed -E 's/.*"pid":([0-9]+).*/\1/')/root/{root} && test -e proc/uptime && umask >tmp/file"#
+    );
+    let inside = format!(
+        "cat >/dev/null; cat {root}/tmp/file >&2; test -e {root}/proc/uptime && mount -t tmpfs none {root}/more && \
+         echo inside >{root}/more/file"
+    );
+    engine.config["hooks"] =
+        json!({"createRuntime": [hook(&on_the_host)], "createContainer": [hook(&inside)]});
+    let said = engine.call(&["run", "one"]).success().stdout("0022\ninside\n0022\n");
+    said.stderr(contains("0022"));
+    assert_eq!(
+        fs::read_dir(engine.path("rootfs/more")).unwrap().count(),
+        0,
+        "on the host nothing is mounted"
+    );
+}
+
 /// A root file system with things that are to be hidden.
 fn with_secrets(script: &str) -> Engine {
     let mut engine = Engine::new(script);

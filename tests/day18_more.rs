@@ -275,7 +275,8 @@ fn task8_its_memory_comes_from_the_nodes_that_its_policy_says() {
     engine.call(&["exec", "one", "cat", "/proc/self/numa_maps"]).success().stdout(contains(" prefer:0 "));
 }
 
-/// An interface of this test's, up and with addresses. It may have gone by the end.
+/// An interface of this test's, up and with addresses. It may have gone by the end, so it comes after the
+/// engine, which counts what is there.
 struct Interface(&'static str);
 
 impl Interface {
@@ -313,11 +314,11 @@ impl Drop for Interface {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task8_an_interface_moves_into_it_with_its_addresses() {
-    let interface = Interface::new("td-net");
     let mut engine = Engine::new(
         "ip -o addr show dev inside; ip -o link show dev inside; cat /proc/sys/net/ipv4/conf/inside/forwarding; \
          while :; do sleep 1; done",
     );
+    let interface = Interface::new("td-net");
     engine.config["linux"]["netDevices"] = json!({"td-net": {"name": "inside"}});
     // What is set of it is set when it is there.
     engine.config["linux"]["sysctl"] = json!({"net.ipv4.conf.inside.forwarding": "1"});
@@ -340,8 +341,8 @@ fn task8_an_interface_moves_into_it_with_its_addresses() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task8_an_interface_keeps_its_name_or_gets_the_first_that_is_free() {
-    let _interfaces = [Interface::new("td-one"), Interface::new("td-two")];
     let mut engine = Engine::new("ip -o link | cut -d: -f2 | cut -d@ -f1 | tr -d '\\n'");
+    let _interfaces = [Interface::new("td-one"), Interface::new("td-two")];
     engine.config["linux"]["netDevices"] = json!({"td-one": {"name": "in%d"}, "td-two": {}});
     // Its root could not: the host's does.
     let map = json!([{"containerID": 0, "hostID": 0, "size": 65536}]);
@@ -354,9 +355,9 @@ fn task8_an_interface_keeps_its_name_or_gets_the_first_that_is_free() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task8_of_interfaces_that_cannot_all_move_none_has_moved() {
+    let mut engine = Engine::new("true");
     let (interface, bridge) = (Interface::new("td-a"), Interface("td-z"));
     sh("ip link add td-z type bridge").unwrap();
-    let mut engine = Engine::new("true");
     for (devices, words) in [
         (json!({"td-a": {"name": "lo"}}), "one has that name already"),
         (json!({"td-a": {"name": "x"}, "td-z": {"name": "x"}}), "two would be called \"x\""),
@@ -379,11 +380,11 @@ fn task8_of_interfaces_that_cannot_all_move_none_has_moved() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task8_interfaces_go_into_a_network_that_is_there_and_stay_in_it() {
-    let interface = Interface::new("td-pod");
     let pod = Somebody::with(CloneFlags::CLONE_NEWNET);
     let namespace = pod.namespace("net");
     until("it has its own", || pod.link("net") != common::bundle::own("net"));
     let mut engine = Engine::new("ip -o addr show dev td-pod");
+    let interface = Interface::new("td-pod");
     engine.config["linux"]["netDevices"] = json!({"td-pod": {}});
     engine.has_namespaces(&[("mount", None), ("pid", None), ("uts", None)]);
     engine.call(&["create", "one"]).code(1).stderr(contains("needs a namespace of the type network"));

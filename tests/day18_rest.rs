@@ -4,8 +4,7 @@
 mod common;
 
 use std::fs::{self, File, Permissions};
-use std::io::{IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -14,7 +13,7 @@ use std::process::Stdio;
 use std::thread;
 
 use assert_cmd::assert::OutputAssertExt;
-use common::bundle::Engine;
+use common::bundle::{Engine, handed_over};
 use common::{alive, until};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -140,20 +139,6 @@ fn task8_the_processes_of_a_pod_share_what_is_written() {
     engine.call(&["exec", "one", "hostname"]).success().stdout("of-the-pod\n");
 }
 
-/// What comes over a console socket: the other end of a terminal. (SCM_RIGHTS, unix(7))
-fn terminal_from(listener: UnixListener) -> File {
-    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-    let (socket, _) = listener.accept().unwrap();
-    let (mut name, mut room) = ([0; 256], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
-    let mut with = RecvAncillaryBuffer::new(&mut room);
-    recvmsg(&socket, &mut [IoSliceMut::new(&mut name)], &mut with, RecvFlags::empty()).unwrap();
-    let files = with.drain().filter_map(|part| match part {
-        RecvAncillaryMessage::ScmRights(files) => Some(files),
-        _ => None,
-    });
-    files.flatten().next().unwrap().into()
-}
-
 /// What `terminal` shows, up to `words`.
 fn shows(terminal: &mut File, words: &str) -> String {
     let (mut said, mut byte) = (vec![], [0]);
@@ -176,7 +161,7 @@ fn task8_its_terminal_goes_over_the_console_socket() {
     engine.config["process"]["consoleSize"] = json!({"height": 30, "width": 90});
     for call in ["create", "exec"] {
         let listener = UnixListener::bind(engine.path(call)).unwrap();
-        let there = thread::spawn(move || terminal_from(listener));
+        let there = thread::spawn(move || handed_over(&listener).1);
         if call == "create" {
             engine.call(&["create", "--console-socket", call, "one"]).success();
             engine.call(&["start", "one"]).success();

@@ -16,11 +16,16 @@ const MOST: usize = 2;
 
 /// Sends `files` to the process at the other end of `socket`.
 pub fn send(socket: &UnixStream, files: &[BorrowedFd]) -> io::Result<()> {
+    // Rights travel only with at least one byte.
+    send_with(socket, b"!", files)
+}
+
+/// Sends them along with `text`. If nobody is there any more it is an error, and not SIGPIPE.
+pub fn send_with(socket: &UnixStream, text: &[u8], files: &[BorrowedFd]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut message = SendAncillaryBuffer::new(&mut space);
     message.push(SendAncillaryMessage::ScmRights(files));
-    // Rights travel only with at least one byte.
-    sendmsg(socket, &[IoSlice::new(b"!")], &mut message, SendFlags::empty())?;
+    sendmsg(socket, &[IoSlice::new(text)], &mut message, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
+use rustix::fs::{OFlags, open};
 
 use crate::capabilities::{device_filter, sets, sysctl, ulimit};
 use crate::cgroups;
@@ -22,7 +23,7 @@ use crate::metadata::record::Identity;
 use crate::namespaces::{make_mounts_private, set_hostname};
 use crate::netns::bring_loopback_up;
 use crate::rootfs::change_root;
-use crate::rootfs::mount::{Dir, take};
+use crate::rootfs::mount::{Dir, attach_on, take};
 use crate::rootfs::process::make_workdir;
 use crate::userns::birth;
 use crate::wait::Arrived;
@@ -30,6 +31,7 @@ use crate::wait::Arrived;
 use super::cgroup::{Driver, Place};
 use super::console::Console;
 use super::devices::{self, Hosts, Nodes};
+use super::listener::Listener;
 use super::mounts::{self, Planned};
 use super::namespaces::{self, Its, Users};
 use super::net_devices::{self, Moving};
@@ -72,15 +74,16 @@ pub struct Bundle {
     interfaces: Vec<Moving>,
     null: Option<OwnedFd>,
     console: Console,
+    turns: Option<hooks::Turns>,
+    listener: Option<Listener>,
 }
 
 impl Bundle {
-    /// The container that `spec` describes, whose place is `stored`.
-    pub fn new(stored: Stored, spec: Spec, wishes: Wishes) -> Result<Bundle> {
+    /// The container that `spec` describes, with `process` in it, whose place is `stored`.
+    pub fn new(stored: Stored, spec: Spec, process: Process, wishes: Wishes) -> Bundle {
         let linux = spec.linux();
-        let process = spec.process.clone().context("config.json has no process; expected one")?;
         let none = CloneFlags::empty();
-        Ok(Bundle {
+        Bundle {
             stored: Some(stored),
             spec,
             linux,
@@ -95,7 +98,9 @@ impl Bundle {
             interfaces: vec![],
             null: None,
             console: Console::None,
-        })
+            turns: None,
+            listener: None,
+        }
     }
 
     fn stored(&self) -> Result<&Stored> {
@@ -152,6 +157,7 @@ impl Bundle {
         let Some(place) = cgroup::place(self.wishes.cgroups, path, &id, !self.limits.is_empty())? else {
             return Ok(());
         };
+        cgroup::check_that_nobody_is_in(&place.dir)?;
         // Before it is there: whoever is killed in between leaves nothing that `delete` does not know.
         if let Some(stored) = &mut self.stored {
             stored.kept.cgroup = Some(place.dir.clone());
@@ -177,33 +183,6 @@ impl Bundle {
         }
         Ok(Some(opened))
     }
-
-    fn sysctls(&self, container: &mut Container) -> Result<()> {
-        let texts: Vec<String> =
-            self.linux.sysctl.iter().flatten().map(|(name, value)| format!("{name}={value}")).collect();
-        container.plan.privileges.sysctls = sysctl::parse(&texts).context("linux.sysctl")?;
-        let its = |flag| self.its.own.contains(flag);
-        for name in container.plan.privileges.sysctls.keys() {
-            let own = match name.as_str() {
-                name if name.starts_with("net.") => its(CloneFlags::CLONE_NEWNET),
-                "kernel.hostname" => {
-                    bail!("linux.sysctl: kernel.hostname is what hostname says; expected that")
-                }
-                "kernel.domainname" => its(CloneFlags::CLONE_NEWUTS),
-                name if name.starts_with("user.") => its(CloneFlags::CLONE_NEWUSER),
-                name if name.starts_with("fs.mqueue.") || sysctl::is_of_ipc(name) => {
-                    its(CloneFlags::CLONE_NEWIPC)
-                }
-                _ => false,
-            };
-            if !own {
-                bail!(
-                    "linux.sysctl: {name} is not in a namespace of the container's own; setting it would set it for the whole machine"
-                );
-            }
-        }
-        Ok(())
-    }
 }
 
 // ANCHOR: mechanism
@@ -218,8 +197,8 @@ impl Mechanism for Bundle {
         if let Some(shared) = &mut container.parts.shared {
             shared.oom_score_adj = container.plan.privileges.oom_score_adj;
         }
-        self.sysctls(container)?;
-        process::filter(container, &self.linux)?;
+        container.plan.privileges.sysctls = namespaces::sysctls(&self.linux, self.its)?;
+        self.listener = process::filter(container, &self.linux)?;
         self.prepare_cgroup(container)?;
         self.prepare_root(container)?;
         if self.its.own.contains(CloneFlags::CLONE_NEWUSER) {
@@ -227,6 +206,7 @@ impl Mechanism for Bundle {
         }
         let leaves = self.wishes.waits || self.wishes.detach;
         self.console = Console::new(container, &self.process, self.wishes.console_socket.as_deref(), leaves)?;
+        self.turns = hooks::Turns::of(self.spec.hooks.as_ref())?;
         container.parts.left_alone = self.wishes.detach;
         container.parts.last_steps.wait = Some(hooks::call_at_start);
         if self.wishes.waits {
@@ -262,11 +242,11 @@ impl Mechanism for Bundle {
             write_pid(file, child)?;
         }
         net_devices::move_in(&self.interfaces, child)?;
-        for (moment, called) in [
-            ("prestart", self.spec.hooks(|hooks| &hooks.prestart)),
-            ("createRuntime", self.spec.hooks(|hooks| &hooks.create_runtime)),
-        ] {
-            hooks::call(called, moment, &stored.kept, Status::Creating)?;
+        if let Some(listener) = self.listener.take() {
+            listener.tell(child.as_raw(), &stored.kept, Status::Creating)?;
+        }
+        if let (Some(turns), Some(hooks)) = (self.turns.take(), &self.spec.hooks) {
+            turns.call_on_host(hooks, &stored.kept);
         }
         // The child has copies of all.
         self.mounts = vec![];
@@ -281,14 +261,22 @@ impl Mechanism for Bundle {
         let mounts = std::mem::take(&mut self.mounts).into_iter();
         let own_cgroups = self.its.own.contains(CloneFlags::CLONE_NEWCGROUP);
         let ready = mounts.map(|mount| mount.ready(own_cgroups)).collect::<Result<Vec<_>>>()?;
-        let called = self.spec.hooks(|hooks| &hooks.create_container);
-        hooks::call(called, "createContainer", &self.kept_inside()?, Status::Creating)?;
 
         let root = Dir::new(container.parts.root.take().context("there is no root")?, "/");
-        change_root(&root)?;
+        // Hooks see it at its path of the host's, with all that is mounted in it, and may mount more.
+        let is_shown = self.turns.is_some() || !self.spec.hooks(|hooks| &hooks.create_container).is_empty();
+        if is_shown {
+            self.show(&root)?
+        } else {
+            change_root(&root)?
+        }
         umask(Mode::empty());
         ready.into_iter().try_for_each(|mount| mount.attach(&root))?;
         std::mem::take(&mut self.nodes).make(&root)?;
+        if is_shown {
+            self.call_hooks_before_the_root_changes()?;
+            change_root(&root)?;
+        }
         if self.process.terminal {
             let dev = Dir::open("/dev").context("open /dev of the container")?;
             std::mem::take(&mut self.console).open(container, &self.process, Some(dev))?;
@@ -305,6 +293,8 @@ impl Mechanism for Bundle {
 
     fn started(&mut self, _container: &mut Container, child: Pid) -> Result<()> {
         self.console.connect(child)?;
+        // Who waits for its end does not keep others from it.
+        self.stored.iter_mut().for_each(Stored::let_go_of_lock);
         let kept = &self.stored()?.kept;
         hooks::call(self.spec.hooks(|hooks| &hooks.poststart), "poststart", kept, Status::Running)
     }
@@ -328,6 +318,25 @@ impl Bundle {
         Ok(Kept { process, ..self.stored()?.kept.clone() })
     }
 
+    /// Child: attaches its root at the path that it is from. A user namespace's root may be kept from going there.
+    fn show(&self, root: &Dir) -> Result<()> {
+        let path = &self.stored()?.kept.rootfs;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = open(path, flags, rustix::fs::Mode::empty())
+            .with_context(|| format!("open {path:?}, where hooks are to see the root"))?;
+        attach_on(DAY, root, &Dir::new(place, path))
+    }
+
+    /// Child: those on the host, and then those in here.
+    fn call_hooks_before_the_root_changes(&mut self) -> Result<()> {
+        let made_with = umask(Mode::from_bits_truncate(0o022));
+        self.turns.take().map_or(Ok(()), hooks::Turns::wait_for_host)?;
+        let called = self.spec.hooks(|hooks| &hooks.create_container);
+        hooks::call(called, "createContainer", &self.kept_inside()?, Status::Creating)?;
+        umask(made_with);
+        Ok(())
+    }
+
     /// Child: what its namespaces are to be, but for its mounts.
     fn shape_namespaces(&mut self, container: &mut Container) -> Result<()> {
         let new = |flag| self.its.new.contains(flag);
@@ -342,11 +351,12 @@ impl Bundle {
         if new(CloneFlags::CLONE_NEWNET) {
             bring_loopback_up()?;
         }
-        // The hooks on the host come before those in here; files are mapped to ids before they are seen;
-        // systemd needs a process, to make it a cgroup; and interfaces come before what is set of them.
+        // A hook asks what is remembered, and a listener is told it; files are mapped to ids before they are
+        // seen; systemd needs a process, to make it a cgroup; and interfaces come before what is set of them.
+        let is_told_of = self.spec.hooks.is_some() || self.listener.is_some();
         let by_systemd = self.place.as_ref().is_some_and(|place| place.scope.is_some());
         let by_parent = by_systemd || !self.interfaces.is_empty();
-        if by_parent || self.spec.hooks.is_some() || self.mounts.iter().any(Planned::is_mapped) {
+        if is_told_of || by_parent || self.mounts.iter().any(Planned::is_mapped) {
             container.parts.pass_the_gate()?;
         }
         if new(CloneFlags::CLONE_NEWCGROUP) {
@@ -358,10 +368,11 @@ impl Bundle {
     }
 
     /// Child: what holds for the command, and for nothing that is made before.
-    fn last_of_all(&self, container: &mut Container) -> Result<()> {
+    fn last_of_all(&mut self, container: &mut Container) -> Result<()> {
         process::set_home(container)?;
         process::settle(&self.linux, &self.process)?;
         sets::bound(container)?;
+        self.listener.take().map_or(Ok(()), Listener::ready)?;
         hooks::plan_for_start(self.spec.hooks(|hooks| &hooks.start_container), self.kept_inside()?);
         process::set_umask(&self.process);
         Ok(())

@@ -1,7 +1,9 @@
 //! Day 18: the cgroup of a bundle: where its engine wants it in the tree. (kernel: admin-guide/cgroup-v2)
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,6 +12,7 @@ use crate::cgroups::place;
 use crate::error::Result;
 use crate::explain::{shell, step};
 use crate::files;
+use crate::metadata::freezer::is_frozen;
 use crate::metadata::traces;
 
 use super::DAY;
@@ -82,6 +85,16 @@ fn dir_of(slice: &str) -> String {
     ends.map(|at| format!("{}.slice/", &stem[..at])).filter(|dir| dir != "-.slice/").collect()
 }
 
+/// Whoever makes a container in a cgroup limits all that is in there, and ends it with the container.
+pub fn check_that_nobody_is_in(cgroup: &Path) -> Result<()> {
+    if cgroup == Path::new(ROOT) || is_frozen(cgroup) || !processes(cgroup).is_empty() {
+        bail!(
+            "linux.cgroupsPath: {cgroup:?} is the root of all cgroups, has processes in it, or is frozen; expected one of the container's own"
+        );
+    }
+    Ok(())
+}
+
 /// Makes `cgroup`, and those above it, each with all controllers that there are.
 pub fn make(cgroup: &Path) -> Result<()> {
     // The last container of those above may end in between, and take them away: see `remove`.
@@ -138,6 +151,18 @@ pub fn limit(cgroup: &Path, limits: &Files) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Where one more process of the container belongs whose cgroup is `cgroup`, and its first process `first`. A
+/// container that has cgroups of its own, with a systemd in it above all, has no process in the uppermost one,
+/// and the kernel lets nobody in. (cgroup-v2, "No Internal Process Constraint")
+pub fn of_first(cgroup: &Path, first: i32) -> PathBuf {
+    let divides = files::read(cgroup.join("cgroup.subtree_control")).is_ok_and(|names| !names.is_empty());
+    let text =
+        if divides { files::read(format!("/proc/{first}/cgroup")).unwrap_or_default() } else { vec![] };
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::/"));
+    let its = line.map(|path| Path::new(ROOT).join(OsStr::from_bytes(path)));
+    its.filter(|its| its.starts_with(cgroup)).unwrap_or_else(|| cgroup.into())
 }
 
 /// The processes in `cgroup` and those below it.

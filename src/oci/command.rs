@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 use nix::sys::stat::umask;
 
+use crate::cgroups::limits::parse_size;
 use crate::error::Result;
 use crate::explain;
 use crate::inherited::UMASK;
@@ -141,7 +142,7 @@ struct Caller {
     #[arg(long)]
     console_socket: Option<PathBuf>,
     /// Pass so many open files on, from 3 on
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = value_parser!(u32).range(..=4096))]
     preserve_fds: u32,
 }
 
@@ -205,11 +206,11 @@ struct Update {
     /// linux.resources, in JSON; -: from stdin
     #[arg(short, long)]
     resources: Option<PathBuf>,
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = size)]
     memory: Option<i64>,
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = size)]
     memory_swap: Option<i64>,
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = size)]
     memory_reservation: Option<i64>,
     #[arg(long)]
     cpu_share: Option<u64>,
@@ -285,6 +286,15 @@ impl Cli {
             }
         }
     }
+}
+
+/// Bytes: `100M`; `-1`: no limit.
+fn size(text: &str) -> std::result::Result<i64, String> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let bytes = parse_size("a size", text).map_err(|error| error.to_string())?;
+    i64::try_from(bytes).map_err(|error| error.to_string())
 }
 
 /// `500ms`, `5s`, `1m`.

@@ -50,9 +50,12 @@ pub fn others_are_asked(cgroup: &OwnedFd) -> bool {
 }
 
 impl Nodes {
-    /// Parent. `with_usual`: whether its /dev is its own.
-    pub fn plan(asked: &[Device], with_usual: bool, hosts: Hosts) -> Result<Nodes> {
-        let usual = DEVICES.iter().filter(|_| with_usual).map(|(path, major, minor)| Device {
+    /// Parent. `with_own`: whether its /dev is its own. What would be made in the host's would stay there.
+    pub fn plan(asked: &[Device], with_own: bool, hosts: Hosts) -> Result<Nodes> {
+        if !with_own {
+            return Ok(Nodes::default());
+        }
+        let usual = DEVICES.iter().map(|(path, major, minor)| Device {
             path: path.into(),
             kind: "c".into(),
             major: *major as i64,
@@ -70,7 +73,7 @@ impl Nodes {
             Ok((device, host))
         };
         let devices = devices.into_iter().map(with_host).collect::<Result<_>>()?;
-        Ok(Nodes { devices, hosts, has_links: with_usual })
+        Ok(Nodes { devices, hosts, has_links: true })
     }
 
     /// Child, on its own root.
@@ -155,8 +158,7 @@ pub fn rules(asked: &[DeviceRule]) -> Result<Option<Vec<Rule>>> {
     let (mut all, mut rules) = (false, Vec::new());
     for rule in asked {
         let access = access(rule.access.as_deref().unwrap_or("rwm"))?;
-        let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
-        let (major, minor) = (number(rule.major), number(rule.minor));
+        let (major, minor) = (number(rule.major)?, number(rule.minor)?);
         let kinds: &[Kind] = match rule.kind.as_deref().unwrap_or("a") {
             "a" | "" => &[Kind::Block, Kind::Character],
             "b" => &[Kind::Block],
@@ -180,6 +182,16 @@ pub fn rules(asked: &[DeviceRule]) -> Result<Option<Vec<Rule>>> {
     Ok(Some(rules))
 }
 // ANCHOR_END: rules
+
+/// -1 and nothing are all of them.
+fn number(written: Option<i64>) -> Result<Option<u32>> {
+    let number = written.filter(|number| *number != -1);
+    let known = |number| {
+        u32::try_from(number)
+            .with_context(|| format!("linux.resources.devices: {number} is no number of a device"))
+    };
+    number.map(known).transpose()
+}
 
 fn allow(rules: &mut Vec<Rule>, rule: Rule) {
     let same = |one: &&mut Rule| (one.kind, one.major, one.minor) == (rule.kind, rule.major, rule.minor);

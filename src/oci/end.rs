@@ -8,16 +8,17 @@ use super::{cgroup, hooks, systemd};
 
 /// Removes what is left of a container that has ended, and calls those who want to know.
 pub fn clear(stored: Stored, spec: &Spec) -> Result<()> {
-    let removed = remove_cgroup(&stored);
+    // First: if that fails, `delete` can be called again.
+    remove_cgroup(&stored)?;
     let kept = stored.kept.clone();
-    let forgotten = stored.remove();
+    let removed = stored.remove();
     for hook in spec.hooks(|hooks| &hooks.poststop) {
         // One that fails does not keep the others from being called. (runtime.md, "Lifecycle")
         if let Err(error) = hooks::call(std::slice::from_ref(hook), "poststop", &kept, Status::Stopped) {
             crate::error::print(&error);
         }
     }
-    removed.and(forgotten)
+    removed
 }
 
 /// Removes the cgroup of a container that has ended.

@@ -19,12 +19,13 @@ use crate::wait::Arrived;
 
 use super::bundle::write_pid;
 use super::console::Console;
+use super::listener::Listener;
 use super::namespaces::KINDS;
 use super::spec::linux::Linux;
 use super::spec::process::Process;
 use super::spec::read_json;
 use super::store::{Kept, Status, Store};
-use super::{DAY, process, schedule};
+use super::{DAY, cgroup, process, schedule};
 
 /// What a command line says about a process that is to be made.
 #[derive(Debug, Default)]
@@ -70,21 +71,21 @@ pub fn run(store: &Store, id: &str, wishes: Wishes) -> Result<u8> {
         Status::Paused => bail!("container {id} is paused; expected one that runs: resume it first"),
         other => bail!("container {id}: container not running, but {}", other.word()),
     }
-    let spec = super::spec::Spec::parse(&read_json(&dir.join(super::spec::CONFIG))?)?;
+    let spec = super::spec::Spec::of(&dir)?;
     let process = wishes.process(spec.process.clone().unwrap_or_default())?;
     let mut container = Container::new(Plan::nothing());
     container.parts.passed_files = wishes.passed_files;
     let linux = spec.linux();
-    let more = More { kept, linux, process, wishes, console: Console::None };
+    let more = More { kept, linux, process, wishes, console: Console::None, listener: None };
     container::run(container, &mut [Box::new(more)])
 }
 
 impl Wishes {
     fn process(&self, of_the_container: Process) -> Result<Process> {
         if let Some(file) = &self.process {
-            let text = read_json(file)?;
-            return serde_json::from_slice(&text)
-                .with_context(|| format!("{file:?} is no description of a process"));
+            let described: Process = serde_json::from_slice(&read_json(file)?)
+                .with_context(|| format!("{file:?} is no description of a process"))?;
+            return Ok(confined_as(described, of_the_container));
         }
         let mut process = of_the_container;
         (process.args, process.terminal) = (self.command.clone(), self.tty);
@@ -98,14 +99,28 @@ impl Wishes {
             set.extend(self.capabilities.iter().cloned());
         }
         if let Some(user) = &self.user {
-            let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
             let number = |text: &str| {
                 text.parse().with_context(|| format!("--user {user:?}: expected UID[:GID], numbers"))
             };
-            (process.user.uid, process.user.gid) = (number(uid)?, number(gid)?);
+            let (uid, gid) = user.split_once(':').map_or((&user[..], None), |(uid, gid)| (uid, Some(gid)));
+            process.user.uid = number(uid)?;
+            process.user.gid = gid.map_or(Ok(process.user.gid), number)?;
         }
         Ok(process)
     }
+}
+
+/// What a description does not say of its powers and limits is as with the container, as engines expect: it is
+/// not the caller's.
+fn confined_as(mut process: Process, container: Process) -> Process {
+    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+    process.capabilities = process.capabilities.or(container.capabilities);
+    process.apparmor_profile = said(process.apparmor_profile).or(container.apparmor_profile);
+    process.selinux_label = said(process.selinux_label).or(container.selinux_label);
+    if process.rlimits.is_empty() {
+        process.rlimits = container.rlimits;
+    }
+    process
 }
 
 /// One more process.
@@ -115,6 +130,7 @@ struct More {
     process: Process,
     wishes: Wishes,
     console: Console,
+    listener: Option<Listener>,
 }
 
 impl More {
@@ -127,7 +143,7 @@ impl More {
 impl Mechanism for More {
     fn prepare(&mut self, container: &mut Container) -> Result<()> {
         process::fill(container, &self.process)?;
-        process::filter(container, &self.linux)?;
+        self.listener = process::filter(container, &self.linux)?;
         let first = self.kept.process()?.context("container not running")?;
         container.plan.namespaces = self.own().difference(CloneFlags::CLONE_NEWCGROUP);
         if let Some(place) = self.kept.cgroup.as_ref().filter(|place| place.exists()) {
@@ -140,7 +156,9 @@ impl Mechanism for More {
             if below.components().any(|part| !matches!(part, Component::Normal(_))) {
                 bail!("--cgroup {below:?}: expected a path below the container's cgroup, without . and ..");
             }
-            container.parts.cgroup = Some(cgroups::open(&place.join(below))?);
+            let asked = place.join(below);
+            let place = if self.wishes.cgroup.is_none() { cgroup::of_first(place, first.pid) } else { asked };
+            container.parts.cgroup = Some(cgroups::open(&place)?);
         }
         let oom_score_adj = container.plan.privileges.oom_score_adj;
         container.parts.join = Some(Join { process: first.into(), by: join::clone_inside, oom_score_adj });
@@ -169,12 +187,19 @@ impl Mechanism for More {
         schedule::stay_on_its_processors(&self.process)?;
         process::settle(&self.linux, &self.process)?;
         sets::bound(container)?;
+        if let Some(listener) = self.listener.take() {
+            container.parts.pass_the_gate()?;
+            listener.ready()?;
+        }
         process::set_umask(&self.process);
         Ok(())
     }
 
     fn attach(&mut self, _container: &mut Container, child: Pid) -> Result<()> {
         self.console.let_go();
+        if let Some(listener) = self.listener.take() {
+            listener.tell(child.as_raw(), &self.kept, Status::Running)?;
+        }
         self.wishes.pid_file.as_deref().map_or(Ok(()), |file| write_pid(file, child))
     }
 

@@ -20,7 +20,7 @@ use super::bundle::{Bundle, Wishes};
 use super::end::clear;
 use super::spec::Spec;
 use super::store::{Kept, Status, Store, Stored};
-use super::{DAY, cgroup, gate, hooks, process};
+use super::{DAY, cgroup, gate, hooks, namespaces, process};
 
 /// Makes the container `id` of a bundle, and does what `wishes` say. Returns the exit code.
 pub fn make(
@@ -36,6 +36,7 @@ pub fn make(
     let bundle = absolute(bundle).context("find out where the bundle is")?;
     let (text, spec) = Spec::read(&bundle, config)?;
     let root = spec.root.as_ref().context("config.json has no root; expected one")?;
+    let process = spec.process.clone().context("config.json has no process; expected one")?;
     let kept = Kept {
         id: id.into(),
         rootfs: bundle.join(&root.path),
@@ -51,7 +52,7 @@ pub fn make(
     container.parts.passed_files = passed_files + process::sockets_of_caller();
     container::close_what_is_not_passed(&container)?;
     let stored = store.create(kept, &text)?;
-    let bundle = Bundle::new(stored, spec, wishes)?;
+    let bundle = Bundle::new(stored, spec, process, wishes);
     container::run_once_more(container, &mut [Box::new(bundle)])
 }
 
@@ -59,19 +60,27 @@ pub fn make(
 pub fn start(store: &Store, id: &str) -> Result<u8> {
     let stored = store.open(id)?;
     match stored.kept.status()? {
+        Status::Created if stored.kept.is_frozen() => {
+            bail!("container {id} is paused; expected that it can go on: resume it first")
+        }
         Status::Created => gate::open_it(&stored.dir)?,
         other => bail!("cannot start container {id}: it is {}; expected one that is created", other.word()),
     }
     let spec = stored.spec()?;
-    hooks::call(spec.hooks(|hooks| &hooks.poststart), "poststart", &stored.kept, Status::Running)?;
+    let called =
+        hooks::call(spec.hooks(|hooks| &hooks.poststart), "poststart", &stored.kept, Status::Running);
+    // Then it is not to go on. (runtime.md, "Lifecycle")
+    called.or_else(|error| end(&stored).and(Err(error)))?;
     Ok(0)
 }
 
 /// Sends a signal to the first process of a container, or to all of it.
 pub fn kill(store: &Store, id: &str, signal: i32, all: bool) -> Result<u8> {
-    let (_, kept) = store.look(id)?;
+    let (dir, kept) = store.look(id)?;
     let process = kept.process()?;
-    if all {
+    // Without the end of a pid namespace the others would stay.
+    let has_pids = || Spec::of(&dir).is_ok_and(|spec| namespaces::are_new(&spec.linux(), "pid"));
+    if all || signal == libc::SIGKILL && process.is_some() && !has_pids() {
         let cgroup = kept.cgroup.clone().filter(|cgroup| cgroup.exists());
         match (&cgroup, signal) {
             (Some(cgroup), libc::SIGKILL) if traces::kill_all_in(cgroup)? => {}
@@ -100,8 +109,13 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<u8> {
     if force && !store.has(id) {
         return Ok(0);
     }
+    store.forget_what_is_half_made(id)?;
+    if force && let Ok((_, kept)) = store.look(id) {
+        // Whoever still makes it has the lock up to its end.
+        kept.process()?.map_or(Ok(()), |process| process.signal(DAY, libc::SIGKILL))?;
+    }
     let stored = match store.open(id) {
-        Err(_) if force => return store.forget(id).map(|()| 0),
+        Err(_) if force && !store.has(id) => return Ok(0),
         stored => stored?,
     };
     match stored.kept.status()? {

@@ -16,7 +16,7 @@
 //! | `spec` | config.json |
 //! | `store` | what is remembered of a container, and how it fares |
 //! | `bundle` | the mechanism: from a bundle to a `Container` |
-//! | `process`, `namespaces`, `mounts`, `devices`, `cgroup`, `resources`, `hooks`, `gate` | its parts |
+//! | `process`, `namespaces`, `mounts`, `devices`, `cgroup`, `resources`, `hooks`, `gate`, `listener` | its parts |
 //! | `schedule`, `numa`, `net_devices` | its processors, its memory nodes, its interfaces |
 //! | `life`, `exec`, `running` | the commands |
 //! | `log` | errors, for engines |
@@ -32,6 +32,7 @@ pub mod features;
 pub mod gate;
 pub mod hooks;
 pub mod life;
+pub mod listener;
 pub mod log;
 pub mod mounts;
 pub mod namespaces;

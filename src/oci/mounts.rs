@@ -75,6 +75,11 @@ fn plan_one(mount: &spec::Mount, bundle: &Path) -> Result<Planned> {
         // What is mounted as such is version 2.
         (None, _) => What::New(if kind == "cgroup" { CGROUPS.into() } else { kind.into() }),
     };
+    if options.bind.is_some()
+        && let Some(word) = options.words_of_nobody().next()
+    {
+        bail!("mounts: the bind mount on {target:?} has the option {word:?}, which is none of one: omit it");
+    }
     let ids = (!mount.uid_mappings.is_empty())
         .then(|| Users { uids: mount.uid_mappings.clone(), gids: mount.gid_mappings.clone() });
     if ids.is_some() && options.idmap.is_none() {
@@ -132,6 +137,7 @@ impl Planned {
     /// whether it is in a cgroup namespace of its own.
     pub fn ready(self, own_cgroups: bool) -> Result<Ready> {
         let Planned { target, mut options, what, .. } = self;
+        let shows_the_machine = matches!(&what, What::New(kind) if kind == "proc" || kind == "sysfs");
         let (tree, is_dir) = match what {
             What::Taken { tree, is_dir } => (tree, is_dir),
             What::New(kind) => {
@@ -156,12 +162,9 @@ impl Planned {
             }
         };
         apply(&tree, &options, &target)?;
-        let copy_up = options.copy_up;
-        Ok(Ready {
-            mount: Mount { tree, target, is_dir, read_only: false, fill: None },
-            copy_up,
-            set: options.set,
-        })
+        let (copy_up, set) = (options.copy_up, options.set);
+        let mount = Mount { tree, target, is_dir, read_only: false, fill: None };
+        Ok(Ready { mount, copy_up, set, shows_the_machine })
     }
 }
 
@@ -203,18 +206,36 @@ pub struct Ready {
     mount: Mount,
     copy_up: bool,
     set: u64,
+    shows_the_machine: bool,
 }
 
 impl Ready {
     /// Child, on its own root: attaches it.
     pub fn attach(self, root: &Dir) -> Result<()> {
         let target = self.mount.target.clone();
+        if self.shows_the_machine {
+            check_that_it_is_no_link(root, &target)?;
+        }
         if self.copy_up {
             copy_up(root, &self.mount).with_context(|| format!("copy what is in {target:?} (tmpcopyup)"))?;
             kernel::change_mount(self.mount.tree.as_fd(), false, self.set, 0, 0)
                 .with_context(|| format!("mount_setattr({target:?})"))?;
         }
         planned::attach_as_it_stands(root, self.mount)
+    }
+}
+
+/// What is hidden in /proc and /sys is found by its path. If a link of the image led to them, whoever can
+/// change where it leads could have it hidden elsewhere. (CVE-2019-19921, CVE-2023-27561)
+fn check_that_it_is_no_link(root: &Dir, target: &Path) -> Result<()> {
+    match planned::find_without_links(root, target) {
+        Err(Errno::LOOP) => {
+            bail!(
+                "{target:?} of the rootfs is a link, or is reached by one; expected a directory: replace it by one"
+            )
+        }
+        // What is missing will be made.
+        _ => Ok(()),
     }
 }
 

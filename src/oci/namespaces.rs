@@ -4,16 +4,19 @@
 //! first, by a go-between, whose child is then born in it, as with `exec` on day 14: whoever joins a pid or a
 //! time namespace is not in it, only its children are.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl::set_dumpable;
 use nix::unistd::{Pid, pipe2};
 
+use crate::capabilities::sysctl;
 use crate::clone::options;
 use crate::container::{Container, Shared};
 use crate::error::Result;
@@ -145,6 +148,40 @@ fn clocks(linux: &Linux, new: CloneFlags) -> Result<Option<String>> {
     Ok(new.contains(CLONE_NEWTIME).then_some(lines))
 }
 
+/// The kernel parameters of a bundle, each in a namespace of its own: elsewhere they are the machine's.
+pub fn sysctls(linux: &Linux, its: Its) -> Result<BTreeMap<String, String>> {
+    let texts: Vec<String> =
+        linux.sysctl.iter().flatten().map(|(name, value)| format!("{name}={value}")).collect();
+    let sysctls = sysctl::parse(&texts).context("linux.sysctl")?;
+    let its = |flag| its.own.contains(flag);
+    for name in sysctls.keys() {
+        let own = match name.as_str() {
+            name if name.starts_with("net.") => its(CloneFlags::CLONE_NEWNET),
+            "kernel.hostname" => {
+                bail!("linux.sysctl: kernel.hostname is what hostname says; expected that")
+            }
+            "kernel.domainname" => its(CloneFlags::CLONE_NEWUTS),
+            name if name.starts_with("user.") => its(CloneFlags::CLONE_NEWUSER),
+            name if name.starts_with("fs.mqueue.") || sysctl::is_of_ipc(name) => {
+                its(CloneFlags::CLONE_NEWIPC)
+            }
+            _ => false,
+        };
+        if !own {
+            bail!(
+                "linux.sysctl: {name} is not in a namespace of the container's own; setting it would set it for the whole machine"
+            );
+        }
+    }
+    Ok(sysctls)
+}
+
+/// Whether a bundle has a new namespace of this kind.
+pub fn are_new(linux: &Linux, kind: &str) -> bool {
+    let is_new = |path: &Option<PathBuf>| path.as_ref().is_none_or(|path| path.as_os_str().is_empty());
+    linux.namespaces.iter().any(|one| one.kind == kind && is_new(&one.path))
+}
+
 // ANCHOR: clone_into
 /// Makes a child of this process in the namespaces of `shared`, and in new ones.
 fn clone_into(shared: &Shared, new: CloneFlags, cgroup: Option<&OwnedFd>) -> Result<Clone> {
@@ -166,6 +203,12 @@ fn go_between(shared: &Shared, new: CloneFlags, cgroup: Option<&OwnedFd>) -> Res
         if !clocks.is_empty() {
             step(DAY, describe, || files::write("/proc/self/timens_offsets", clocks))?;
         }
+    }
+    if shared.namespaces.iter().any(|(flag, _)| *flag == CloneFlags::CLONE_NEWPID) {
+        // As with `exec`: whoever is in there sees the child, which has open files of the host's until it is the
+        // command. (CVE-2016-9962)
+        let describe = || ("prctl(PR_SET_DUMPABLE, 0)".into(), "no shell can do that".into());
+        step(DAY, describe, || set_dumpable(false))?;
     }
     for (flag, namespace) in &shared.namespaces {
         let describe = || {

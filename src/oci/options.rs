@@ -112,6 +112,12 @@ impl Options {
     }
     // ANCHOR_END: add
 
+    /// Those that only a new file system may understand.
+    pub fn words_of_nobody(&self) -> impl Iterator<Item = &str> {
+        let words = self.data.split(',').filter(|word| !word.is_empty());
+        words.filter(|word| !OF_THE_FILE_SYSTEM.contains(word))
+    }
+
     /// The words that are known, for `features`.
     pub fn known() -> Vec<String> {
         let attributes = ATTRIBUTES.iter().map(|(word, ..)| *word);

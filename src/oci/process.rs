@@ -20,6 +20,7 @@ use crate::rootfs::process::home_of;
 use crate::seccomp::attach;
 use crate::seccomp::profile::Profile;
 
+use super::listener::{self, Listener};
 use super::spec::linux::Linux;
 use super::spec::process::{Capabilities, Process, Rlimit};
 use super::{DAY, numa, schedule};
@@ -105,20 +106,25 @@ fn callers_oom_score_adj() -> Option<i32> {
     String::from_utf8_lossy(&text).trim().parse().ok()
 }
 
-/// Parent: the filter of system calls that `linux` asks for.
-pub fn filter(container: &mut Container, linux: &Linux) -> Result<()> {
-    let Some(text) = &linux.seccomp else { return Ok(()) };
+/// Parent: the filter of system calls that `linux` asks for. Returns who decides about some, if anybody does.
+pub fn filter(container: &mut Container, linux: &Linux) -> Result<Option<Listener>> {
+    let Some(text) = &linux.seccomp else { return Ok(None) };
     let profile = Profile::parse(text.get().as_bytes()).context("linux.seccomp")?;
     let filter = attach::made_of(&profile, sets::of(container)).context("linux.seccomp")?;
+    let listener = Listener::of(&profile).context("linux.seccomp")?;
+    let attach = if listener.is_some() { listener::attach_and_hand_over } else { attach::attach };
     container.parts.filter = Some(filter);
-    container.parts.last_steps.filter = Some(attach::attach);
-    Ok(())
+    container.parts.last_steps.filter = Some(attach);
+    Ok(listener)
 }
 
 /// How many sockets systemd has opened for whoever called, from 3 on: they are the command's.
 /// (sd_listen_fds(3))
 pub fn sockets_of_caller() -> u32 {
-    let number = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok());
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    // Else they are of an ancestor's, which has left its environment behind.
+    let is_meant = number("LISTEN_PID") == Some(std::process::id());
+    let number = number("LISTEN_FDS").filter(|_| is_meant);
     // More are nobody's.
     number.filter(|number| *number < 4096).unwrap_or(0)
 }

@@ -28,7 +28,7 @@ pub fn files(resources: &Resources) -> Result<Files> {
         add("cpuset.mems", cpu.mems.clone().filter(|list| !list.is_empty()));
     }
     let pids = resources.pids.as_ref().and_then(|pids| pids.limit);
-    add("pids.max", pids.map(|limit| if limit > 0 { limit.to_string() } else { "max".into() }));
+    add("pids.max", pids.filter(|limit| *limit != 0).map(bytes));
     for limit in &resources.hugepage_limits {
         add(&format!("hugetlb.{}.max", limit.page_size), Some(limit.limit.to_string()));
     }

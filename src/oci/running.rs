@@ -81,7 +81,7 @@ pub fn ps(store: &Store, id: &str, as_json: bool, words: &[String]) -> Result<u8
 /// Changes the limits of a container: those that `file` says, `-` is stdin, and those of `more`.
 pub fn update(store: &Store, id: &str, file: Option<&Path>, more: Resources) -> Result<u8> {
     let stored = store.open(id)?;
-    let asked = match file {
+    let mut asked = match file {
         None => more,
         Some(path) => {
             let mut text = Vec::new();
@@ -93,13 +93,36 @@ pub fn update(store: &Store, id: &str, file: Option<&Path>, more: Resources) -> 
             serde_json::from_slice(&text).context("--resources: expected linux.resources, in JSON")?
         }
     };
-    let limits = resources::files(&asked)?;
     let place = stored.kept.cgroup.as_ref().context("it has no cgroup, so it has no limits")?;
+    complete(&mut asked, place);
+    let limits = resources::files(&asked)?;
     if let Some(unit) = &stored.kept.scope {
         systemd::set_limits(unit, &limits)?;
     }
     cgroup::limit(place, &limits)?;
     Ok(0)
+}
+
+/// Some limits share a file, or a number: what is not asked for stays as it is.
+fn complete(asked: &mut Resources, place: &Path) {
+    let text =
+        |name: &str| String::from_utf8_lossy(&files::read(place.join(name)).unwrap_or_default()).into_owned();
+    if let Some(cpu) = &mut asked.cpu
+        && (cpu.quota.is_some() || cpu.period.is_some())
+        && let Some((quota, period)) = text("cpu.max").trim().split_once(' ')
+    {
+        // "max" is no number: then it is without a limit.
+        cpu.quota = cpu.quota.or(Some(quota.parse().unwrap_or(-1)));
+        cpu.period = cpu.period.or(period.parse().ok());
+    }
+    if let Some(memory) = &mut asked.memory {
+        match (memory.limit, memory.swap) {
+            // Swap is no limit either then.
+            (Some(..0), None) => memory.swap = Some(-1),
+            (None, Some(1..)) => memory.limit = text("memory.max").trim().parse().ok(),
+            _ => {}
+        }
+    }
 }
 
 /// Prints what a container uses: once, or every `interval`.

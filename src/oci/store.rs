@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -129,13 +129,24 @@ impl Store {
 
     /// The container `id`, locked.
     pub fn open(&self, id: &str) -> Result<Stored> {
-        let dir = self.dir(id)?;
-        let lock = match File::open(&dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => bail!("container {id} does not exist"),
-            _ => lock(&dir)?,
-        };
+        let (dir, lock) = self.lock(id)?;
         let kept = read(&dir)?;
         Ok(Stored { dir, kept, lock: Some(lock) })
+    }
+
+    fn lock(&self, id: &str) -> Result<(PathBuf, File)> {
+        let dir = self.dir(id)?;
+        loop {
+            if !dir.exists() {
+                bail!("container {id} does not exist");
+            }
+            let locked = lock(&dir)?;
+            // Meanwhile it may have been removed, and another one made of this name.
+            let (found, there) = (locked.metadata()?, fs::metadata(&dir));
+            if there.is_ok_and(|there| (there.dev(), there.ino()) == (found.dev(), found.ino())) {
+                return Ok((dir, locked));
+            }
+        }
     }
 
     /// What is known of the container `id`, without waiting for anybody.
@@ -153,10 +164,16 @@ impl Store {
         self.dir(id).is_ok_and(|dir| dir.exists())
     }
 
-    /// Removes what is left of one whose state cannot be read.
-    pub fn forget(&self, id: &str) -> Result<()> {
+    /// Removes what is left of one whose maker was killed before it had made anything else: there is no state,
+    /// or none that can be read.
+    pub fn forget_what_is_half_made(&self, id: &str) -> Result<()> {
         let dir = self.dir(id)?;
-        fs::remove_dir_all(&dir).with_context(|| format!("remove {dir:?}"))
+        if !dir.exists() || read(&dir).is_ok() {
+            return Ok(());
+        }
+        // It may be about to be written.
+        let (dir, _lock) = self.lock(id)?;
+        if read(&dir).is_ok() { Ok(()) } else { remove(&dir) }
     }
 
     /// All that can be read.
@@ -184,6 +201,14 @@ fn lock(dir: &Path) -> Result<File> {
     Ok(file)
 }
 
+fn remove(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| format!("remove {dir:?}")),
+    }
+}
+
 fn read(dir: &Path) -> Result<Kept> {
     let text = read_json(&dir.join(STATE))?;
     serde_json::from_slice(&text).with_context(|| format!("understand {dir:?}/{STATE}"))
@@ -197,20 +222,20 @@ impl Stored {
         written.with_context(|| format!("write {file:?}"))
     }
 
-    /// In the child: it has a copy of the lock, which would otherwise be held for as long as it waits; and it
-    /// is an open directory of the host, which is a way out of the container. (CVE-2024-21626)
+    /// In the child, which has a copy: it would hold the lock for as long as it waits, and an open directory of
+    /// the host is a way out of the container (CVE-2024-21626). In a runtime that waits for the command's end.
     pub fn let_go_of_lock(&mut self) {
         self.lock = None;
     }
 
     /// What it is to be.
     pub fn spec(&self) -> Result<Spec> {
-        Spec::parse(&read_json(&self.dir.join(CONFIG))?)
+        Spec::of(&self.dir)
     }
 
     /// Removes it.
     pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.dir).with_context(|| format!("remove {:?}", self.dir))
+        remove(&self.dir)
     }
 }
 
@@ -233,11 +258,15 @@ impl Kept {
         if !process.has_become_the_command()? {
             return Ok(Status::Created);
         }
-        let paused = self.cgroup.as_deref().is_some_and(is_frozen);
-        Ok(if paused { Status::Paused } else { Status::Running })
+        Ok(if self.is_frozen() { Status::Paused } else { Status::Running })
         // ANCHOR_END: day18_task4_status_solution
     }
     // ANCHOR_END: status
+
+    /// Whether it is held up.
+    pub fn is_frozen(&self) -> bool {
+        self.cgroup.as_deref().is_some_and(is_frozen)
+    }
 
     /// What `state` prints, and hooks get.
     pub fn state(&self, status: Status) -> Value {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::symlinkat;
@@ -151,7 +152,11 @@ pub fn open_console() -> Result<Option<OwnedFd>> {
 pub fn make_console(dev: &Dir, console: OwnedFd) -> Result<()> {
     // Something to mount on; its mode does not matter.
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    openat(dev, "console", flags, Mode::S_IRUSR).context("make /dev/console")?;
+    match openat(dev, "console", flags, Mode::S_IRUSR) {
+        // It is somebody's who has mounted a /dev of his own. (day 18)
+        Err(Errno::EEXIST) => {}
+        made => made.map(drop).context("make /dev/console")?,
+    }
     attach(DAY, &console, dev, "/dev/console")
 }
 // ANCHOR_END: console

@@ -127,6 +127,13 @@ pub fn find(root: &Dir, target: &Path, flags: OFlags) -> rustix::io::Result<Owne
     until_sure(|| openat2(root, inside, flags, Mode::empty(), resolve))
 }
 
+/// The same of a path on which no link is.
+pub fn find_without_links(root: &Dir, target: &Path) -> rustix::io::Result<OwnedFd> {
+    let inside = target.strip_prefix("/").unwrap_or(target);
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    until_sure(|| openat2(root, inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve))
+}
+
 /// Can `mount` be attached on `place`?
 fn check(place: &OwnedFd, mount: &Mount) -> Result<()> {
     let Mount { target, is_dir, .. } = mount;

@@ -96,6 +96,7 @@ impl Display for Answer {
             },
             0x0003_0000 => f.write_str("SIGSYS"),
             0x7ff0_0000 => f.write_str("ask the tracer"),
+            0x7fc0_0000 => f.write_str("ask the listener"),
             0x8000_0000 => f.write_str("kill the process"),
             0 => f.write_str("kill the thread"),
             _ => write!(f, "{:#010x}", self.0),

@@ -14,11 +14,11 @@ use crate::explain::step;
 use crate::kernel;
 
 use super::DAY;
-use super::answer::Answer;
+use super::answer::{Action, Answer};
 use super::bpf::Instruction;
 use super::calls::Architecture;
 use super::compiler::compile;
-use super::profile::{FLAGS, LARGEST, Profile, SPEC_ALLOW};
+use super::profile::{FLAGS, LARGEST, Profile, SPEC_ALLOW, WAIT_KILLABLE};
 
 /// No filter: any call may be made.
 pub const UNCONFINED: &str = "unconfined";
@@ -75,8 +75,19 @@ pub fn read_file(file: impl AsRef<Path>) -> Result<String> {
     if bytes.len() > LARGEST {
         bail!("it is too large; expected a profile of at most {LARGEST} bytes");
     }
-    Profile::parse(&bytes)?;
+    check_that_nobody_decides(&Profile::parse(&bytes)?)?;
     Ok(String::from_utf8(bytes)?)
+}
+
+/// A profile may leave calls to another program. There is none here.
+fn check_that_nobody_decides(profile: &Profile) -> Result<()> {
+    if profile.listener_path.is_some() || profile.listener_metadata.is_some() {
+        bail!("listenerPath: there is no program here that decides about calls; omit it");
+    }
+    if profile.default_action == Action::Notify || profile.notifies().next().is_some() {
+        bail!("SCMP_ACT_NOTIFY: there is no program here that decides about calls; expected another action");
+    }
+    Ok(())
 }
 
 // ANCHOR: of
@@ -121,10 +132,10 @@ pub fn made_of(profile: &Profile, capabilities: CapabilitySet) -> Result<Filter>
 /// How the kernel is to take the filter. If a profile does not say it, it is as with runc.
 fn flags(profile: &Profile) -> u32 {
     let Some(names) = &profile.flags else { return SPEC_ALLOW };
-    FLAGS
-        .iter()
-        .filter(|(name, _)| names.iter().any(|one| one == name))
-        .fold(0, |flags, (_, flag)| flags | flag)
+    let named = FLAGS.iter().filter(|(name, _)| names.iter().any(|one| one == name));
+    let flags = named.fold(0, |flags, (_, flag)| flags | flag);
+    // Without somebody who decides about calls the kernel does not take it.
+    if profile.notifies().next().is_none() { flags & !WAIT_KILLABLE } else { flags }
 }
 
 // ANCHOR: attach
@@ -157,8 +168,8 @@ pub fn attach(container: &Container) -> Result<()> {
 }
 // ANCHOR_END: attach
 
-/// `error` with what it means here.
-fn explained(error: anyhow::Error) -> anyhow::Error {
+/// `error` of [`attach`] with what it means here.
+pub fn explained(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
         Some(libc::EINVAL) => error.context(
             "the kernel does not take this program: a jump leads beyond its end, no answer is there, or it does \

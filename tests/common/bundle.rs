@@ -1,6 +1,9 @@
 //! Day 18: an engine, as far as a test needs one: it writes bundles, and calls `tiny-runc`.
 
 use std::fs::{self, File};
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -230,6 +233,22 @@ impl Drop for Somebody {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// What comes to a socket along with an open file: a terminal, or whatever else a runtime hands over.
+/// (SCM_RIGHTS, unix(7))
+pub fn handed_over(listener: &UnixListener) -> (Vec<u8>, File) {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let (socket, _) = listener.accept().unwrap();
+    let (mut text, mut room) = (vec![0; 1 << 16], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
+    let mut with = RecvAncillaryBuffer::new(&mut room);
+    let read = recvmsg(&socket, &mut [IoSliceMut::new(&mut text)], &mut with, RecvFlags::empty()).unwrap();
+    text.truncate(read.bytes);
+    let files = with.drain().filter_map(|part| match part {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
+        _ => None,
+    });
+    (text, files.flatten().next().unwrap().into())
 }
 
 /// What a namespace of this process is called.

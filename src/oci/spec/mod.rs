@@ -150,6 +150,11 @@ impl Spec {
         Ok((text, spec))
     }
 
+    /// What the container in `dir` was made of.
+    pub fn of(dir: &Path) -> Result<Spec> {
+        Spec::parse(&read_json(&dir.join(CONFIG))?)
+    }
+
     /// What `text` says.
     pub fn parse(text: &[u8]) -> Result<Spec> {
         let spec: Spec = serde_json::from_slice(text)?;
