@@ -25,7 +25,12 @@ fn running(engine: &Engine) {
 
 #[test]
 fn task8_a_number_that_no_device_has_is_an_error() {
-    let rule = |major: i64| json!([{"allow": true, "type": "c", "major": major, "minor": 3, "access": "r"}]);
+    let rule = |major: i64| {
+        json!([
+            {"allow": true, "type": "c", "major": major, "minor": 3, "access": "r"},
+            {"allow": false, "type": "b", "major": 7, "minor": 0, "access": "r"},
+        ])
+    };
     for (major, is_fine) in [(1, true), (-1, true), (-2, false), (1 << 32, false)] {
         let rules = devices::rules(&serde_json::from_value::<Vec<_>>(rule(major)).unwrap());
         assert_eq!(rules.is_ok(), is_fine, "{major}: {rules:?}");
@@ -68,14 +73,17 @@ fn task8_delete_force_ends_one_that_is_being_made() {
 #[test]
 #[ignore = "privileged: make vm-test"]
 fn task8_what_is_half_made_is_none() {
-    let mut engine = Engine::new("true");
-    engine.config["process"] = Value::Null;
+    let mut engine = Engine::new("echo it runs");
+    let process = engine.config["process"].take();
     engine.call(&["create", "one"]).code(1).stderr(contains("no process"));
     assert_eq!(engine.remembered(), 0, "nothing is left");
     // As a `create` leaves it that was killed before it wrote anything.
     fs::create_dir_all(engine.path("state/one")).unwrap();
+    engine.call(&["state", "one"]).code(1).stderr(contains("container one does not exist"));
     engine.call(&["delete", "one"]).code(1).stderr(contains("does not exist"));
     assert_eq!(engine.remembered(), 0, "that is gone");
+    engine.config["process"] = process;
+    assert_eq!(engine.says(), "it runs\n", "its name is free");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod common;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use common::bundle::{Engine, handed_over};
 use common::deadline;
@@ -54,6 +54,12 @@ fn decides(listener: &UnixListener, error: i32) -> Value {
     serde_json::from_slice(&text).unwrap()
 }
 
+/// The same, beside the test: which does not wait for it if something else goes wrong.
+fn decider(listener: &UnixListener, error: i32) -> JoinHandle<Value> {
+    let listener = listener.try_clone().unwrap();
+    thread::spawn(move || decides(&listener, error))
+}
+
 fn wait_for_question(calls: &File) {
     let limit = i32::try_from(deadline().as_millis()).unwrap();
     let mut polled = [PollFd::new(calls.as_fd(), PollFlags::POLLIN)];
@@ -77,23 +83,21 @@ fn task8_a_program_outside_decides_about_calls() {
     let path = engine.path("listener");
     let listener = UnixListener::bind(&path).unwrap();
     engine.config["linux"]["seccomp"] = leaves(&["mkdir", "mkdirat"], path.to_str());
-    thread::scope(|scope| {
-        let told = scope.spawn(|| decides(&listener, libc::ENOLINK));
-        engine.call(&["create", "--pid-file", "pid", "one"]).success();
-        engine.call(&["start", "one"]).success();
-        let told = told.join().unwrap();
-        engine.until_says("errors", "severed");
-        assert_eq!(told["fds"], json!(["seccompFd"]), "{told}");
-        assert_eq!(told["metadata"], "of the test", "{told}");
-        assert_eq!((&told["state"]["id"], &told["state"]["pid"]), (&json!("one"), &told["pid"]), "{told}");
-        assert_eq!(told["pid"], engine.pid_in("pid").as_raw(), "{told}");
+    let told = decider(&listener, libc::ENOLINK);
+    engine.call(&["create", "--pid-file", "pid", "one"]).success();
+    engine.call(&["start", "one"]).success();
+    let told = told.join().unwrap();
+    engine.until_says("errors", "severed");
+    assert_eq!(told["fds"], json!(["seccompFd"]), "{told}");
+    assert_eq!(told["metadata"], "of the test", "{told}");
+    assert_eq!((&told["state"]["id"], &told["state"]["pid"]), (&json!("one"), &told["pid"]), "{told}");
+    assert_eq!(told["pid"], engine.pid_in("pid").as_raw(), "{told}");
 
-        let told = scope.spawn(|| decides(&listener, libc::EXDEV));
-        engine.call(&["exec", "one", "mkdir", "/tmp/two"]).code(1).stderr(contains("ross-device"));
-        let told = told.join().unwrap();
-        assert_eq!((&told["state"]["id"], &told["state"]["status"]), (&json!("one"), &json!("running")));
-        assert_ne!(told["pid"], told["state"]["pid"], "it is about another process: {told}");
-    });
+    let told = decider(&listener, libc::EXDEV);
+    engine.call(&["exec", "one", "mkdir", "/tmp/two"]).code(1).stderr(contains("ross-device"));
+    let told = told.join().unwrap();
+    assert_eq!((&told["state"]["id"], &told["state"]["status"]), (&json!("one"), &json!("running")));
+    assert_ne!(told["pid"], told["state"]["pid"], "it is about another process: {told}");
 }
 
 #[test]

@@ -179,6 +179,12 @@ fn task1_what_engines_write_is_what_another_crate_reads_too() {
         serde_json::from_slice(&features.get_output().stdout).unwrap();
     let known = features.mount_options().clone().unwrap();
     assert!(known.iter().any(|word| word == "rro"), "{known:?}");
+    let linux = features.linux().clone().unwrap();
+    let policies = linux.memory_policy().clone().unwrap();
+    let modes = policies.modes().clone().unwrap();
+    assert!(modes.len() == 7 && modes.iter().any(|mode| mode == "MPOL_WEIGHTED_INTERLEAVE"), "{modes:?}");
+    assert_eq!(policies.flags().as_ref().unwrap().len(), 3);
+    assert_eq!(*linux.net_devices().clone().unwrap().enabled(), Some(true));
 }
 
 /// Of a mount inside: its options, as mountinfo has them.

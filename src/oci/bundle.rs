@@ -159,14 +159,17 @@ impl Bundle {
         };
         cgroup::check_that_nobody_is_in(&place.dir)?;
         // Before it is there: whoever is killed in between leaves nothing that `delete` does not know.
-        if let Some(stored) = &mut self.stored {
-            stored.kept.cgroup = Some(place.dir.clone());
-            stored.kept.scope = place.scope.as_ref().map(|(unit, _)| unit.clone());
-            stored.write()?;
+        let stored = self.stored.as_mut().context("the container has no directory")?;
+        stored.kept.cgroup = Some(place.dir.clone());
+        stored.kept.scope = place.scope.as_ref().map(|(unit, _)| unit.clone());
+        stored.write()?;
+        let by_systemd = place.scope.is_some();
+        if !by_systemd && !cgroup::make_if_allowed(&place.dir, !self.limits.is_empty())? {
+            stored.kept.cgroup = None;
+            return stored.write();
         }
-        let place = self.place.insert(place);
-        if place.scope.is_none() {
-            cgroup::make(&place.dir)?;
+        self.place = Some(place);
+        if !by_systemd {
             container.parts.cgroup = self.limit_cgroup()?;
         }
         Ok(())

@@ -12,6 +12,7 @@ use crate::cgroups::place;
 use crate::error::Result;
 use crate::explain::{shell, step};
 use crate::files;
+use crate::ids;
 use crate::metadata::freezer::is_frozen;
 use crate::metadata::traces;
 
@@ -95,8 +96,21 @@ pub fn check_that_nobody_is_in(cgroup: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes `cgroup`. Returns whether it is there: nobody has given a person any cgroups, and where none is
+/// `needed`, it goes without.
+pub fn make_if_allowed(cgroup: &Path, needed: bool) -> Result<bool> {
+    let refused = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem];
+    let is_refused = |error: &anyhow::Error| {
+        error.downcast_ref().is_some_and(|error: &std::io::Error| refused.contains(&error.kind()))
+    };
+    match make(cgroup) {
+        Err(error) if !needed && ids::are_not_the_hosts() && is_refused(&error) => Ok(false),
+        made => made.map(|()| true),
+    }
+}
+
 /// Makes `cgroup`, and those above it, each with all controllers that there are.
-pub fn make(cgroup: &Path) -> Result<()> {
+fn make(cgroup: &Path) -> Result<()> {
     // The last container of those above may end in between, and take them away: see `remove`.
     let is_gone = |error: &anyhow::Error| {
         error.downcast_ref().is_some_and(|error: &std::io::Error| error.kind() == ErrorKind::NotFound)

@@ -122,8 +122,8 @@ pub fn filter(container: &mut Container, linux: &Linux) -> Result<Option<Listene
 /// (sd_listen_fds(3))
 pub fn sockets_of_caller() -> u32 {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    // Else they are of an ancestor's, which has left its environment behind.
-    let is_meant = number("LISTEN_PID") == Some(std::process::id());
+    // Else they are an ancestor's, which has left its environment behind. Who says no number means this one.
+    let is_meant = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
     let number = number("LISTEN_FDS").filter(|_| is_meant);
     // More are nobody's.
     number.filter(|number| *number < 4096).unwrap_or(0)

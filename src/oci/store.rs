@@ -15,13 +15,14 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::Result;
+use crate::ids;
 use crate::metadata::freezer::is_frozen;
 use crate::metadata::pidfd::Process;
 use crate::metadata::record::{Identity, boot_id};
@@ -102,7 +103,9 @@ impl Status {
 impl Store {
     /// That of `root`; of this user, if it is `None`.
     pub fn at(root: Option<PathBuf>) -> Store {
-        let own = || match std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !geteuid().is_root()) {
+        // Root of a user namespace is somebody else outside, and so is /run.
+        let is_root = geteuid().is_root() && !ids::are_not_the_hosts();
+        let own = || match std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !is_root) {
             Some(dir) => PathBuf::from(dir).join("tiny-runc"),
             None => "/run/tiny-runc".into(),
         };
@@ -210,7 +213,13 @@ fn remove(dir: &Path) -> Result<()> {
 }
 
 fn read(dir: &Path) -> Result<Kept> {
-    let text = read_json(&dir.join(STATE))?;
+    let text = read_json(&dir.join(STATE)).map_err(|error| match error.downcast_ref::<std::io::Error>() {
+        // It is not yet written, or being removed: for engines, which ask again and again, there is none.
+        Some(missing) if missing.kind() == ErrorKind::NotFound => {
+            anyhow!("container {} does not exist", dir.file_name().unwrap_or_default().display())
+        }
+        _ => error,
+    })?;
     serde_json::from_slice(&text).with_context(|| format!("understand {dir:?}/{STATE}"))
 }
 
