@@ -1,7 +1,7 @@
 //! What can go wrong, and the exit code that says so.
 
 use std::fmt::{self, Display};
-use std::io::stderr;
+use std::io::{ErrorKind, stderr};
 
 use crate::stream;
 
@@ -47,6 +47,11 @@ pub fn failed(error: anyhow::Error) -> anyhow::Error {
         Some(_) => error,
         None => Failure { exit_code: COMMAND_FAILED, message: format!("{error:#}") }.into(),
     }
+}
+
+/// What kind of error of the system it is, whatever has been said about it since; `None`: none of the system's.
+pub fn io_kind(error: &anyhow::Error) -> Option<ErrorKind> {
+    error.downcast_ref().map(std::io::Error::kind)
 }
 
 /// Prints `error` with its causes. `{:#}`: without a backtrace, whatever

@@ -9,19 +9,12 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 
 use assert_cmd::assert::OutputAssertExt;
-use common::bundle::{Engine, handed_over};
+use common::bundle::{Engine, handed_over, hook, running};
 use common::{alive, until};
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::{Value, json};
 use tiny_docker_rs::oci::devices;
-
-/// One that runs until it is killed, called `one`.
-fn running(engine: &Engine) {
-    engine.call(&["create", "--pid-file", "pid", "one"]).success();
-    engine.call(&["start", "one"]).success();
-    engine.becomes("one", "running");
-}
 
 #[test]
 fn task8_a_number_that_no_device_has_is_an_error() {
@@ -58,7 +51,7 @@ fn task8_delete_force_ends_one_that_is_being_made() {
     let mut engine = Engine::new("true");
     let log = engine.path("log");
     let script = format!("cat >/dev/null; echo $$ >{}; exec sleep 1000", log.display());
-    engine.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    engine.config["hooks"] = json!({"createRuntime": [hook(&script)]});
     let mut create = engine.begin(&["create", "--pid-file", "pid", "one"]);
     until("its hook runs", || engine.text("log").ends_with('\n'));
     let pid = engine.pid_in("pid");
@@ -251,8 +244,7 @@ fn task8_a_terminal_lies_over_a_console_that_is_there() {
 #[ignore = "privileged: make vm-test"]
 fn task8_after_a_poststart_that_fails_it_does_not_go_on() {
     let mut engine = Engine::new("exec sleep 1000");
-    engine.config["hooks"] =
-        json!({"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", "cat >/dev/null; exit 5"]}]});
+    engine.config["hooks"] = json!({"poststart": [hook("cat >/dev/null; exit 5")]});
     engine.call(&["create", "one"]).success();
     engine.call(&["start", "one"]).code(1).stderr(contains("poststart").and(contains("exit status: 5")));
     assert_eq!(engine.status("one"), "stopped");
@@ -275,8 +267,9 @@ fn task8_one_that_is_paused_before_its_start_is_resumed_first() {
 fn task8_numbers_may_be_as_large_as_they_like() {
     let mut engine = Engine::new("echo it runs");
     engine.call(&["run", "--preserve-fds", "4294967295", "one"]).code(2).stderr(contains("preserve-fds"));
-    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", "cat >/dev/null"], "timeout": i64::MAX});
-    engine.config["hooks"] = json!({"createRuntime": [hook]});
+    let mut patient = hook("cat >/dev/null");
+    patient["timeout"] = json!(i64::MAX);
+    engine.config["hooks"] = json!({"createRuntime": [patient]});
     assert_eq!(engine.says(), "it runs\n");
 }
 
@@ -287,7 +280,7 @@ fn task8_it_goes_on_without_whoever_has_started_it() {
     engine.mount(json!({"destination": "/tmp", "type": "tmpfs"}));
     // The hook goes on when it is told to.
     let script = "cat >/dev/null; mkfifo /tmp/gate; echo >/tmp/here; read line </tmp/gate";
-    engine.config["hooks"] = json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    engine.config["hooks"] = json!({"startContainer": [hook(script)]});
     engine.call(&["create", "--pid-file", "pid", "one"]).success();
     let start = engine.begin(&["start", "one"]);
     let inside = |name: &str| format!("/proc/{}/root/tmp/{name}", engine.pid_in("pid"));

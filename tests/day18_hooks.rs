@@ -6,17 +6,12 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::bundle::Engine;
+use common::bundle::{Engine, hook};
 use common::deadline;
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::{Value, json};
 use tiny_docker_rs::oci::devices;
-
-/// A hook that is a shell's script.
-fn hook(script: &str) -> Value {
-    json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]})
-}
 
 /// One that writes a line to a file of the bundle.
 fn note(engine: &Engine, line: &str) -> Value {

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::bundle::{Engine, Somebody};
+use common::bundle::{Engine, FOREVER, Somebody};
 use common::outside::sh;
 use common::until;
 use nix::sched::CloneFlags;
@@ -16,8 +16,6 @@ use tiny_docker_rs::oci::{numa, schedule, spec};
 
 /// Its nice value, its priority among real-time processes, and its policy. (proc_pid_stat(5))
 const STAT: &str = "awk '{print $19, $40, $41}'";
-
-const FOREVER: &str = "while :; do sleep 1; done";
 
 /// What is said against a `process.scheduler`; nothing, if that is right.
 fn against_scheduler(scheduler: Value) -> String {

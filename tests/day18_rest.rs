@@ -13,22 +13,13 @@ use std::process::Stdio;
 use std::thread;
 
 use assert_cmd::assert::OutputAssertExt;
-use common::bundle::{Engine, handed_over};
+use common::bundle::{Engine, FOREVER, handed_over, hook, running};
 use common::{alive, until};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::{Value, json};
-
-/// One that runs until it is killed, called `one`.
-fn running(engine: &Engine) {
-    engine.call(&["create", "--pid-file", "pid", "one"]).success();
-    engine.call(&["start", "one"]).success();
-    engine.becomes("one", "running");
-}
-
-const FOREVER: &str = "while :; do sleep 1; done";
 
 #[test]
 #[ignore = "privileged: make vm-test"]
@@ -275,7 +266,7 @@ fn task8_files_that_are_passed_on_are_the_ones_that_are_counted() {
 fn task8_long_whenever_create_is_killed_delete_removes_what_is_left() {
     let mut engine = Engine::new("true");
     let log = engine.path("log");
-    engine.config["hooks"] = json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", format!("cat >{}", log.display())]}]});
+    engine.config["hooks"] = json!({"createContainer": [hook(&format!("cat >{}", log.display()))]});
     engine.write();
     for who in ["parent", "child"] {
         for moment in 1.. {

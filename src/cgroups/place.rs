@@ -87,7 +87,7 @@ fn find_mount() -> Result<PathBuf> {
 
 /// This process's cgroup, if it may make others in it. (kernel: admin-guide/cgroup-v2, "Delegation")
 fn ours(mount: &Path) -> Result<PathBuf> {
-    let own = own_cgroup()?;
+    let own = cgroup_of("self")?;
     let dir = mount.join(own.strip_prefix("/").unwrap_or(&own));
     if let Err(errno) = access(&dir, Access::WRITE_OK) {
         bail!(
@@ -159,7 +159,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 /// The unit of systemd that this process runs in, if systemd has handed it over
 /// ("delegated") to us. Its mark is an extended attribute of the directory.
 fn delegated_unit(root: &Path) -> Result<PathBuf> {
-    let own = own_cgroup()?;
+    let own = cgroup_of("self")?;
     let is_unit = |dir: &&Path| dir.extension().is_some_and(|kind| kind == "scope" || kind == "service");
     // The innermost: further out may lie a user's own systemd, and what is in there
     // is that one's.
@@ -192,11 +192,13 @@ fn systemd_run() -> String {
     )
 }
 
-/// This process's cgroup of version 2, seen from its cgroup namespace. (cgroups(7))
-fn own_cgroup() -> Result<PathBuf> {
-    let text = files::read("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+/// The cgroup of version 2 of `process`, a number or `self`, seen from this process's cgroup namespace.
+/// (cgroups(7))
+pub fn cgroup_of(process: &str) -> Result<PathBuf> {
+    let file = format!("/proc/{process}/cgroup");
+    let text = files::read(&file).with_context(|| format!("read {file}"))?;
     let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
-    let path = path.context("/proc/self/cgroup has no line 0::, for version 2")?;
+    let path = path.with_context(|| format!("{file} has no line 0::, for version 2"))?;
     Ok(OsString::from_vec(path.to_vec()).into())
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::error::Result;
+use crate::error::{Result, io_kind};
 use crate::images::digest::Digest;
 use crate::images::place::replace;
 use crate::images::reference::Reference;
@@ -117,5 +117,5 @@ fn is_empty(path: &Path) -> bool {
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
+    io_kind(error) == Some(ErrorKind::NotFound)
 }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use crate::error::{self, Result};
+use crate::error::{self, Result, io_kind};
 use crate::explain::step;
 use crate::logs::file::{self as log_file, LOG, Stream};
 use crate::logs::pump::poll_some;
@@ -274,7 +274,7 @@ fn wait_for_change(changes: &Inotify, process: Option<&Process>) -> Result<()> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    io_kind(error) == Some(ErrorKind::BrokenPipe)
 }
 
 /// A log that is being read.

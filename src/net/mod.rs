@@ -19,7 +19,7 @@ pub mod nfnetlink;
 pub mod nftables;
 pub mod subnet;
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread::sleep;
 use std::time::Instant;
@@ -31,7 +31,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::container::{Container, Mechanism, Wire};
-use crate::error::Result;
+use crate::error::{Result, io_kind};
 use crate::explain::step;
 use crate::files;
 use crate::netns::netlink::Netlink;
@@ -154,7 +154,7 @@ impl Mechanism for Bridge {
 
 /// Whether there is an interface of that name already.
 pub fn is_there_already(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::AlreadyExists)
+    io_kind(error) == Some(ErrorKind::AlreadyExists)
 }
 
 /// Waits until the cable of the container that had this address before us is gone. The

@@ -1,15 +1,13 @@
 //! Day 18: the cgroup of a bundle: where its engine wants it in the tree. (kernel: admin-guide/cgroup-v2)
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 use crate::cgroups::place;
-use crate::error::Result;
+use crate::error::{Result, io_kind};
 use crate::explain::{shell, step};
 use crate::files;
 use crate::ids;
@@ -99,9 +97,8 @@ pub fn check_that_nobody_is_in(cgroup: &Path) -> Result<()> {
 /// Makes `cgroup`. Returns whether it is there: nobody has given a person any cgroups, and where none is
 /// `needed`, it goes without.
 pub fn make_if_allowed(cgroup: &Path, needed: bool) -> Result<bool> {
-    let refused = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem];
     let is_refused = |error: &anyhow::Error| {
-        error.downcast_ref().is_some_and(|error: &std::io::Error| refused.contains(&error.kind()))
+        matches!(io_kind(error), Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem))
     };
     match make(cgroup) {
         Err(error) if !needed && ids::are_not_the_hosts() && is_refused(&error) => Ok(false),
@@ -112,9 +109,7 @@ pub fn make_if_allowed(cgroup: &Path, needed: bool) -> Result<bool> {
 /// Makes `cgroup`, and those above it, each with all controllers that there are.
 fn make(cgroup: &Path) -> Result<()> {
     // The last container of those above may end in between, and take them away: see `remove`.
-    let is_gone = |error: &anyhow::Error| {
-        error.downcast_ref().is_some_and(|error: &std::io::Error| error.kind() == ErrorKind::NotFound)
-    };
+    let is_gone = |error: &anyhow::Error| io_kind(error) == Some(ErrorKind::NotFound);
     make_all(cgroup).or_else(|error| if is_gone(&error) { make_all(cgroup) } else { Err(error) })
 }
 
@@ -172,10 +167,8 @@ pub fn limit(cgroup: &Path, limits: &Files) -> Result<()> {
 /// and the kernel lets nobody in. (cgroup-v2, "No Internal Process Constraint")
 pub fn of_first(cgroup: &Path, first: i32) -> PathBuf {
     let divides = files::read(cgroup.join("cgroup.subtree_control")).is_ok_and(|names| !names.is_empty());
-    let text =
-        if divides { files::read(format!("/proc/{first}/cgroup")).unwrap_or_default() } else { vec![] };
-    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::/"));
-    let its = line.map(|path| Path::new(ROOT).join(OsStr::from_bytes(path)));
+    let path = divides.then(|| place::cgroup_of(&first.to_string()).ok()).flatten();
+    let its = path.and_then(|path| Some(Path::new(ROOT).join(path.strip_prefix("/").ok()?)));
     its.filter(|its| its.starts_with(cgroup)).unwrap_or_else(|| cgroup.into())
 }
 

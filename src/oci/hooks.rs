@@ -89,14 +89,13 @@ impl Turns {
     pub fn call_on_host(self, hooks: &Hooks, kept: &Kept) {
         let Turns { mut host, child } = self;
         drop(child);
-        let (prestart, create_runtime) = (hooks.prestart.clone(), hooks.create_runtime.clone());
-        let kept = kept.clone();
+        let (hooks, kept) = (hooks.clone(), kept.clone());
         thread::spawn(move || {
             if host.read_exact(&mut [0]).is_err() {
                 return;
             }
-            let called = call(&prestart, "prestart", &kept, Status::Creating)
-                .and_then(|()| call(&create_runtime, "createRuntime", &kept, Status::Creating));
+            let called = call(&hooks.prestart, "prestart", &kept, Status::Creating)
+                .and_then(|()| call(&hooks.create_runtime, "createRuntime", &kept, Status::Creating));
             let said = called.map_or_else(|error| format!("{error:#}").into_bytes(), |()| vec![DONE]);
             // The child has ended if it does not hear this.
             let _ = host.write_all(&said);

@@ -1,7 +1,6 @@
 //! Day 18: words and lists of config.json, as the numbers that the kernel takes.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 
 use anyhow::Context;
 
@@ -39,17 +38,18 @@ pub fn of_list(what: &str, list: &str) -> Result<BTreeSet<usize>> {
     if list.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let numbers = list.split(',').map(range).collect::<Option<Vec<_>>>();
+    let below = |text| range(text).filter(|(_, last)| *last < MOST).map(|(first, last)| first..=last);
+    let numbers = list.split(',').map(below).collect::<Option<Vec<_>>>();
     let numbers = numbers.with_context(|| {
         format!("{what} is {list:?}; expected numbers and ranges, all below {MOST}, such as 0-3,7")
     })?;
     Ok(numbers.into_iter().flatten().collect())
 }
 
-fn range(text: &str) -> Option<RangeInclusive<usize>> {
+/// A part of such a list: its first number, and its last.
+pub fn range(text: &str) -> Option<(usize, usize)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (number(first)?, number(last)?);
-    (first <= last && last < MOST).then_some(first..=last)
+    Some((number(first)?, number(last)?)).filter(|(first, last)| first <= last)
 }
 
 /// Digits alone: no `+`, and no blanks.

@@ -105,8 +105,7 @@ pub fn update(store: &Store, id: &str, file: Option<&Path>, more: Resources) -> 
 
 /// Some limits share a file, or a number: what is not asked for stays as it is.
 fn complete(asked: &mut Resources, place: &Path) {
-    let text =
-        |name: &str| String::from_utf8_lossy(&files::read(place.join(name)).unwrap_or_default()).into_owned();
+    let text = |name: &str| text_of(place, name);
     if let Some(cpu) = &mut asked.cpu
         && (cpu.quota.is_some() || cpu.period.is_some())
         && let Some((quota, period)) = text("cpu.max").trim().split_once(' ')
@@ -143,9 +142,13 @@ pub fn events(store: &Store, id: &str, once: bool, interval: Duration) -> Result
     }
 }
 
+/// What is in a file of the cgroup `place`; nothing, if there is none.
+fn text_of(place: &Path, name: &str) -> String {
+    String::from_utf8_lossy(&files::read(place.join(name)).unwrap_or_default()).into_owned()
+}
+
 fn stats(place: &Path) -> Value {
-    let text =
-        |name: &str| String::from_utf8_lossy(&files::read(place.join(name)).unwrap_or_default()).into_owned();
+    let text = |name: &str| text_of(place, name);
     let number = |name: &str| text(name).trim().parse::<u64>().unwrap_or(0);
     let field = |file: &str, name: &str| {
         let line =

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -21,11 +21,12 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::Result;
+use crate::error::{Result, io_kind};
 use crate::ids;
 use crate::metadata::freezer::is_frozen;
 use crate::metadata::pidfd::Process;
 use crate::metadata::record::{Identity, boot_id};
+use crate::metadata::state::is_still;
 use crate::wait;
 
 use super::spec::{CONFIG, Spec, VERSION, read_json};
@@ -145,8 +146,7 @@ impl Store {
             }
             let locked = lock(&dir)?;
             // Meanwhile it may have been removed, and another one made of this name.
-            let (found, there) = (locked.metadata()?, fs::metadata(&dir));
-            if there.is_ok_and(|there| (there.dev(), there.ino()) == (found.dev(), found.ino())) {
+            if is_still(&locked, &dir)? {
                 return Ok((dir, locked));
             }
         }
@@ -213,9 +213,9 @@ fn remove(dir: &Path) -> Result<()> {
 }
 
 fn read(dir: &Path) -> Result<Kept> {
-    let text = read_json(&dir.join(STATE)).map_err(|error| match error.downcast_ref::<std::io::Error>() {
+    let text = read_json(&dir.join(STATE)).map_err(|error| match io_kind(&error) {
         // It is not yet written, or being removed: for engines, which ask again and again, there is none.
-        Some(missing) if missing.kind() == ErrorKind::NotFound => {
+        Some(ErrorKind::NotFound) => {
             anyhow!("container {} does not exist", dir.file_name().unwrap_or_default().display())
         }
         _ => error,

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::explain::step;
 
 use super::DAY;
+use super::numbers::range;
 use super::resources::Files;
 
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -125,10 +126,7 @@ fn bits(list: &str) -> Vec<u8> {
     const MOST: usize = 1 << 16;
     let mut bytes = Vec::new();
     for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (Ok(first), Ok(last)) = (first.trim().parse::<usize>(), last.trim().parse::<usize>()) else {
-            continue;
-        };
+        let Some((first, last)) = range(part.trim()) else { continue };
         for number in first..=last.min(MOST) {
             let at = number / 8;
             bytes.resize(bytes.len().max(at + 1), 0);

@@ -120,18 +120,19 @@ fn place_for(root: &Dir, mount: &Mount) -> Result<Dir> {
 
 /// Opens what is at `target` in `root`. No link leads out of it. (openat2(2))
 pub fn find(root: &Dir, target: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let inside = target.strip_prefix("/").unwrap_or(target);
-    let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
-    until_sure(|| openat2(root, inside, flags, Mode::empty(), resolve))
+    find_by(root, target, flags, ResolveFlags::NO_MAGICLINKS)
 }
 
 /// The same of a path on which no link is.
 pub fn find_without_links(root: &Dir, target: &Path) -> rustix::io::Result<OwnedFd> {
+    find_by(root, target, OFlags::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
+fn find_by(root: &Dir, target: &Path, flags: OFlags, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
     let inside = target.strip_prefix("/").unwrap_or(target);
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-    until_sure(|| openat2(root, inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve))
+    let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+    let (flags, resolve) = (OFlags::PATH | OFlags::CLOEXEC | flags, ResolveFlags::IN_ROOT | resolve);
+    until_sure(|| openat2(root, inside, flags, Mode::empty(), resolve))
 }
 
 /// Can `mount` be attached on `place`?

@@ -235,6 +235,21 @@ impl Drop for Somebody {
     }
 }
 
+/// One that runs until it is killed, called `one`.
+pub fn running(engine: &Engine) {
+    engine.call(&["create", "--pid-file", "pid", "one"]).success();
+    engine.call(&["start", "one"]).success();
+    engine.becomes("one", "running");
+}
+
+/// The script of such a one.
+pub const FOREVER: &str = "while :; do sleep 1; done";
+
+/// A hook that is a shell's script.
+pub fn hook(script: &str) -> Value {
+    json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]})
+}
+
 /// What comes to a socket along with an open file: a terminal, or whatever else a runtime hands over.
 /// (SCM_RIGHTS, unix(7))
 pub fn handed_over(listener: &UnixListener) -> (Vec<u8>, File) {
